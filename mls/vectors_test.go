@@ -1,0 +1,183 @@
+package mls
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
+	"github.com/go-xmtp/go-xmtp/mls/internal/vectortest"
+	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
+)
+
+// hexBytes is a byte string of a vector file; nil stands for null.
+type hexBytes = vectortest.Hex
+
+// TestVectors runs the working group's test vectors, one subtest for each file.
+// With -v it prints how many cases of each suite ran and why others didn't.
+func TestVectors(t *testing.T) {
+	for name, run := range map[string]func(*testing.T, *tally){
+		"deserialization": vectorsDeserialization,
+		"messages":        vectorsMessages,
+	} {
+		t.Run(name, func(t *testing.T) {
+			tally := tally{run: map[int]int{}, skipped: map[string]int{}}
+			run(t, &tally)
+			tally.print(t)
+		})
+	}
+}
+
+// tally counts the cases of a file.
+type tally struct {
+	run     map[int]int    // by suite, 0 for files without
+	skipped map[string]int // by reason
+}
+
+// suite finds the implementation of a case's suite and counts the case, as run or
+// as skipped.
+func (c *tally) suite(id int) (*suite.Suite, bool) {
+	s, err := lookupSuite(CipherSuite(id))
+	if err != nil {
+		c.skipped[fmt.Sprintf("suite %d: X448 and Ed448 are not implemented", id)]++
+		return nil, false
+	}
+	c.run[id]++
+	return s, true
+}
+
+func (c *tally) print(t *testing.T) {
+	t.Helper()
+	var ids []int
+	for id := range c.run {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		if id == 0 {
+			t.Logf("run: %d cases", c.run[id])
+		} else {
+			t.Logf("run: %d cases of suite %d", c.run[id], id)
+		}
+	}
+	for reason, n := range c.skipped {
+		t.Logf("skipped: %d cases: %s", n, reason)
+	}
+	if len(ids) == 0 {
+		t.Error("no case was run")
+	}
+}
+
+func vectorsDeserialization(t *testing.T, c *tally) {
+	type vector struct {
+		Header hexBytes `json:"vlbytes_header"`
+		Length int      `json:"length"`
+	}
+	for i, v := range vectortest.Load[vector](t, "deserialization.json") {
+		c.run[0]++
+		r := wire.NewReader(v.Header)
+		if n := r.Varint(); n != v.Length || r.Done() != nil {
+			t.Errorf("%d: %x is %d (%v), want %d", i, v.Header, n, r.Err(), v.Length)
+		}
+		if b := wire.AppendVarint(nil, v.Length); !bytes.Equal(b, v.Header) {
+			t.Errorf("%d: %d is %x, want %x", i, v.Length, b, v.Header)
+		}
+	}
+}
+
+func vectorsMessages(t *testing.T, c *tally) {
+	type vector struct {
+		Welcome      hexBytes `json:"mls_welcome"`
+		GroupInfo    hexBytes `json:"mls_group_info"`
+		KeyPackage   hexBytes `json:"mls_key_package"`
+		Tree         hexBytes `json:"ratchet_tree"`
+		GroupSecrets hexBytes `json:"group_secrets"`
+
+		Add          hexBytes `json:"add_proposal"`
+		Update       hexBytes `json:"update_proposal"`
+		Remove       hexBytes `json:"remove_proposal"`
+		PSK          hexBytes `json:"pre_shared_key_proposal"`
+		ReInit       hexBytes `json:"re_init_proposal"`
+		ExternalInit hexBytes `json:"external_init_proposal"`
+		Extensions   hexBytes `json:"group_context_extensions_proposal"`
+
+		Commit      hexBytes `json:"commit"`
+		Application hexBytes `json:"public_message_application"`
+		Proposal    hexBytes `json:"public_message_proposal"`
+		CommitMsg   hexBytes `json:"public_message_commit"`
+		Private     hexBytes `json:"private_message"`
+	}
+	message := func(want WireFormat, content ContentType) func(*wire.Reader) []byte {
+		return func(r *wire.Reader) []byte {
+			m := readMessage(r)
+			if r.Err() != nil {
+				return nil
+			}
+			if m.format != want {
+				r.Fail(fmt.Errorf("wire format %d, want %d", m.format, want))
+				return nil
+			}
+			if h, _ := m.Header(); content != 0 && h.ContentType != content {
+				r.Fail(fmt.Errorf("content type %d, want %d", h.ContentType, content))
+				return nil
+			}
+			return m.append(nil)
+		}
+	}
+	proposal := func(p ProposalType) func(*wire.Reader) []byte {
+		return func(r *wire.Reader) []byte {
+			v := readProposalBody(r, p)
+			if r.Err() != nil {
+				return nil
+			}
+			return v.appendBody(nil)
+		}
+	}
+	for i, v := range vectortest.Load[vector](t, "messages.json") {
+		c.run[0]++
+		for _, tc := range []struct {
+			name   string
+			bytes  []byte
+			recode func(r *wire.Reader) []byte
+		}{
+			{"mls_welcome", v.Welcome, message(WireFormatWelcome, 0)},
+			{"mls_group_info", v.GroupInfo, message(WireFormatGroupInfo, 0)},
+			{"mls_key_package", v.KeyPackage, message(WireFormatKeyPackage, 0)},
+			{"ratchet_tree", v.Tree, func(r *wire.Reader) []byte { return readRatchetTree(r, nil).append(nil) }},
+			{"group_secrets", v.GroupSecrets, func(r *wire.Reader) []byte { return readGroupSecrets(r).append(nil) }},
+			{"add_proposal", v.Add, proposal(ProposalAdd)},
+			{"update_proposal", v.Update, proposal(ProposalUpdate)},
+			{"remove_proposal", v.Remove, proposal(ProposalRemove)},
+			{"pre_shared_key_proposal", v.PSK, proposal(ProposalPreSharedKey)},
+			{"re_init_proposal", v.ReInit, proposal(ProposalReInit)},
+			{"external_init_proposal", v.ExternalInit, proposal(ProposalExternalInit)},
+			{"group_context_extensions_proposal", v.Extensions, proposal(ProposalGroupContextExtensions)},
+			{"commit", v.Commit, func(r *wire.Reader) []byte { return readCommit(r).append(nil) }},
+			{"public_message_application", v.Application, message(WireFormatPublicMessage, ContentTypeApplication)},
+			{"public_message_proposal", v.Proposal, message(WireFormatPublicMessage, ContentTypeProposal)},
+			{"public_message_commit", v.CommitMsg, message(WireFormatPublicMessage, ContentTypeCommit)},
+			{"private_message", v.Private, message(WireFormatPrivateMessage, 0)},
+		} {
+			r := wire.NewReader(tc.bytes)
+			out := tc.recode(r)
+			if err := r.Done(); err != nil {
+				t.Errorf("%d: %s: %v", i, tc.name, err)
+			} else if !bytes.Equal(out, tc.bytes) {
+				t.Errorf("%d: %s:\n got %x\nwant %x", i, tc.name, out, []byte(tc.bytes))
+			}
+		}
+		kp, err := UnmarshalKeyPackage(v.KeyPackage[4:])
+		if err != nil {
+			t.Errorf("%d: key package: %v", i, err)
+			continue
+		}
+		if b := wire.AppendOpaque(kp.appendUnsigned(nil), kp.signature); !bytes.Equal(b, v.KeyPackage[4:]) {
+			t.Errorf("%d: key package encoded anew: %x, want %x", i, b, v.KeyPackage[4:])
+		}
+		f := kp.leaf.fields()
+		if b := f.append(nil); !bytes.Equal(b, kp.leaf.raw) {
+			t.Errorf("%d: leaf node encoded anew: %x, want %x", i, b, kp.leaf.raw)
+		}
+	}
+}
