@@ -298,6 +298,40 @@ func TestSecretIsRedacted(t *testing.T) {
 	}
 }
 
+func TestKey(t *testing.T) {
+	for _, id := range ids {
+		s := mustSuite(t, id)
+		secret := s.Extract(nil, []byte("secret"))
+		k := s.ExpandKey(secret, []byte("context"))
+		if k.Key == s.DeriveTreeKey(secret, 0).Key {
+			t.Errorf("suite %d: key does not depend on labels", id)
+		}
+		ct, err := s.Seal(&k, []byte("head"), []byte("aad"), []byte("text"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Open(&k, []byte("tail"), []byte("aad"), ct[4:]); err != nil || string(got) != "tailtext" {
+			t.Errorf("suite %d: opened %q, %v", id, got, err)
+		}
+		guard, plain := [4]byte{1, 2, 3, 4}, k
+		k.Guard(guard)
+		if _, err := s.Open(&k, nil, []byte("aad"), ct[4:]); !errors.Is(err, hpke.ErrOpen) {
+			t.Errorf("suite %d: guard does not change the nonce: %v", id, err)
+		}
+		k.Guard(guard)
+		if k != plain {
+			t.Errorf("suite %d: guard is not undone", id)
+		}
+		if text := fmt.Sprintf("%v %+v %#v %x", k, &k, k, k); strings.Contains(text, hex.EncodeToString(k.Key[:4])) {
+			t.Errorf("%q shows the key", text)
+		}
+		k.Wipe()
+		if k != (Key{}) {
+			t.Errorf("suite %d: key left after Wipe", id)
+		}
+	}
+}
+
 func TestAllocations(t *testing.T) {
 	s := mustSuite(t, 3)
 	var secret, out [32]byte
