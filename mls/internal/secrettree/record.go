@@ -1,0 +1,165 @@
+package secrettree
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
+	"github.com/go-xmtp/go-xmtp/mls/internal/treemath"
+	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
+)
+
+// ErrRecord tells that a stored record cannot be read.
+var ErrRecord = errors.New("mls: malformed record of a secret tree")
+
+// RecordID names a stored record within its tree: one byte for the kind, four
+// for the index.
+type RecordID [5]byte
+
+const (
+	nodeRecord    = 0 // index of a node
+	ratchetRecord = 1 // 2·leaf + kind
+)
+
+func recordID(kind byte, index uint32) (id RecordID) {
+	id[0] = kind
+	binary.BigEndian.PutUint32(id[1:], index)
+	return id
+}
+
+// Record is a stored part of a tree, or the order to delete it.
+type Record struct {
+	ID    RecordID
+	Value suite.Secret // nil to delete the record
+}
+
+// recordVersion is the first byte of every record.
+const recordVersion = 1
+
+func (t *Tree) nodeValue(secret suite.Secret) suite.Secret {
+	return append(suite.Secret{recordVersion}, secret...)
+}
+
+func (t *Tree) readNode(b []byte) (suite.Secret, error) {
+	r := wire.NewReader(b)
+	version := r.Uint8()
+	secret := r.Bytes(t.suite.HashSize())
+	if err := r.Done(); err != nil || version != recordVersion {
+		return nil, ErrRecord
+	}
+	return slices.Clone(suite.Secret(secret)), nil
+}
+
+func (t *Tree) skippedSize() int { return 4 + t.suite.KeySize() + t.suite.NonceSize() }
+
+func (t *Tree) ratchetValue(r *ratchet) suite.Secret {
+	n := t.suite.HashSize()
+	b := make([]byte, 0, 1+4+n+len(r.skipped)*t.skippedSize())
+	b = append(b, recordVersion)
+	b = wire.AppendUint32(b, r.next)
+	b = append(b, r.secret[:n]...)
+	for i := range r.skipped {
+		s := &r.skipped[i]
+		b = wire.AppendUint32(b, s.generation)
+		b = append(b, s.key.Key[:t.suite.KeySize()]...)
+		b = append(b, s.key.Nonce[:]...)
+	}
+	return b
+}
+
+func (t *Tree) readRatchet(b []byte) (*ratchet, error) {
+	rd := wire.NewReader(b)
+	version := rd.Uint8()
+	r := &ratchet{next: rd.Uint32()}
+	copy(r.secret[:], rd.Bytes(t.suite.HashSize()))
+	if rd.Err() == nil && rd.Left() > 0 {
+		r.skipped = make([]skipped, 0, rd.Left()/t.skippedSize())
+	}
+	for rd.Err() == nil && rd.Left() > 0 {
+		s := skipped{generation: rd.Uint32()}
+		copy(s.key.Key[:], rd.Bytes(t.suite.KeySize()))
+		copy(s.key.Nonce[:], rd.Bytes(t.suite.NonceSize()))
+		if i := len(r.skipped); s.generation >= r.next || i > 0 && s.generation <= r.skipped[i-1].generation {
+			rd.Fail(ErrRecord)
+		}
+		r.skipped = append(r.skipped, s)
+	}
+	if rd.Done() != nil || version != recordVersion {
+		r.wipe()
+		return nil, ErrRecord
+	}
+	return r, nil
+}
+
+// Records returns all records of the tree, in the order of their IDs.
+func (t *Tree) Records() []Record {
+	all := make([]Record, 0, len(t.nodes)+len(t.ratchets))
+	for x, secret := range t.nodes {
+		all = append(all, Record{recordID(nodeRecord, uint32(x)), t.nodeValue(secret)})
+	}
+	for id, r := range t.ratchets {
+		all = append(all, Record{recordID(ratchetRecord, uint32(id)), t.ratchetValue(r)})
+	}
+	slices.SortFunc(all, func(a, b Record) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	return all
+}
+
+// Changes returns the records that [Use.Commit] will change. After the first use
+// of a leaf it is always one, of a size that depends on the window only.
+func (u *Use) Changes() []Record {
+	t := u.tree
+	changed := Record{recordID(ratchetRecord, uint32(u.id)), t.ratchetValue(u.after)}
+	f := u.first
+	if f == nil {
+		return []Record{changed}
+	}
+	all := make([]Record, 0, len(f.siblings)+3)
+	all = append(all, Record{ID: recordID(nodeRecord, uint32(f.ancestor))})
+	for _, n := range f.siblings {
+		all = append(all, Record{recordID(nodeRecord, uint32(n.index)), t.nodeValue(n.secret)})
+	}
+	return append(all, changed, Record{recordID(ratchetRecord, uint32(u.id^1)), t.ratchetValue(f.other)})
+}
+
+// Load makes a tree from its records, which it copies. The error is [ErrRecord].
+func Load(s *suite.Suite, leaves treemath.LeafCount, w Window, records []Record) (*Tree, error) {
+	t := newTree(s, leaves, w)
+	for _, r := range records {
+		if err := t.load(r); err != nil {
+			t.Wipe()
+			return nil, fmt.Errorf("%w: record %x", err, r.ID)
+		}
+	}
+	return t, nil
+}
+
+func (t *Tree) load(rec Record) error {
+	index := binary.BigEndian.Uint32(rec.ID[1:])
+	switch rec.ID[0] {
+	case nodeRecord:
+		x := treemath.NodeIndex(index)
+		if _, ok := t.nodes[x]; ok || index >= t.leaves.NodeWidth() {
+			return ErrRecord
+		}
+		secret, err := t.readNode(rec.Value)
+		if err != nil {
+			return err
+		}
+		t.nodes[x] = secret
+	case ratchetRecord:
+		id := ratchetID(index)
+		if _, ok := t.ratchets[id]; ok || !t.leaves.Has(treemath.LeafIndex(id>>1)) {
+			return ErrRecord
+		}
+		r, err := t.readRatchet(rec.Value)
+		if err != nil {
+			return err
+		}
+		t.ratchets[id] = r
+	default:
+		return ErrRecord
+	}
+	return nil
+}
