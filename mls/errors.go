@@ -28,6 +28,13 @@ var (
 	ErrLifetime               = errors.New("outside of the lifetime")
 )
 
+// Errors of the ratchet tree (§7.3, §12.4.3.1).
+var (
+	ErrCapabilities = errors.New("leaf does not support what the group needs")
+	ErrDuplicateKey = errors.New("public key occurs twice in the group")
+	ErrInvalidTree  = errors.New("ratchet tree is not valid")
+)
+
 // malformed wraps a decoding error of the structure what.
 func malformed(what string, err error) error {
 	return fmt.Errorf("mls: %s: %w: %w", what, ErrMalformed, err)

@@ -226,14 +226,15 @@ func (kp *KeyPackage) verify() error {
 	if !s.VerifyWithLabel(leaf.signatureKey, "KeyPackageTBS", kp.signature, kp.unsigned) {
 		return ErrKeyPackageSignature
 	}
-	for _, exts := range [][]Extension{leaf.extensionList(), kp.extensions} {
-		if err := checkExtensionsUnique(exts); err != nil {
-			return err
-		}
-		for _, e := range exts {
-			if !leaf.supportsExtension(e.Type) {
-				return fmt.Errorf("%w: %#04x", ErrExtensionNotListed, uint16(e.Type))
-			}
+	if err := leaf.checkExtensions(); err != nil {
+		return err
+	}
+	if err := checkExtensionsUnique(kp.extensions); err != nil {
+		return err
+	}
+	for _, e := range kp.extensions {
+		if !leaf.supportsExtension(e.Type) {
+			return fmt.Errorf("%w: %#04x", ErrExtensionNotListed, uint16(e.Type))
 		}
 	}
 	kp.verified.Store(true)

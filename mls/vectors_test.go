@@ -20,6 +20,8 @@ func TestVectors(t *testing.T) {
 	for name, run := range map[string]func(*testing.T, *tally){
 		"deserialization": vectorsDeserialization,
 		"messages":        vectorsMessages,
+		"tree-operations": vectorsTreeOperations,
+		"tree-validation": vectorsTreeValidation,
 	} {
 		t.Run(name, func(t *testing.T) {
 			tally := tally{run: map[int]int{}, skipped: map[string]int{}}
@@ -179,5 +181,104 @@ func vectorsMessages(t *testing.T, c *tally) {
 		if b := f.append(nil); !bytes.Equal(b, kp.leaf.raw) {
 			t.Errorf("%d: leaf node encoded anew: %x, want %x", i, b, kp.leaf.raw)
 		}
+	}
+}
+
+func decodeTree(t *testing.T, b []byte, s *suite.Suite) *ratchetTree {
+	t.Helper()
+	r := wire.NewReader(b)
+	tree := readRatchetTree(r, s)
+	if err := r.Done(); err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+func equal(t *testing.T, what string, got, want []byte) {
+	t.Helper()
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is %x, want %x", what, got, want)
+	}
+}
+
+func vectorsTreeOperations(t *testing.T, c *tally) {
+	type vector struct {
+		Suite      int       `json:"cipher_suite"`
+		Proposal   hexBytes  `json:"proposal"`
+		Sender     LeafIndex `json:"proposal_sender"`
+		Before     hexBytes  `json:"tree_before"`
+		HashBefore hexBytes  `json:"tree_hash_before"`
+		After      hexBytes  `json:"tree_after"`
+		HashAfter  hexBytes  `json:"tree_hash_after"`
+	}
+	for i, v := range vectortest.Load[vector](t, "tree-operations.json") {
+		s, ok := c.suite(v.Suite)
+		if !ok {
+			continue
+		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			before := decodeTree(t, v.Before, s)
+			equal(t, "tree hash before", before.rootHash(), v.HashBefore)
+			r := wire.NewReader(v.Proposal)
+			p := readProposal(r)
+			if err := r.Done(); err != nil {
+				t.Fatal(err)
+			}
+			after := before.clone()
+			switch p := p.(type) {
+			case Add:
+				after.addLeaf(p.KeyPackage.leaf)
+			case Update:
+				after.updateLeaf(v.Sender, p.LeafNode)
+			case Remove:
+				after.removeLeaf(p.Leaf)
+				after.truncate()
+			default:
+				t.Fatalf("%T", p)
+			}
+			equal(t, "tree after", after.append(nil), v.After)
+			equal(t, "tree hash after", after.rootHash(), v.HashAfter)
+			equal(t, "tree that was cloned", before.append(nil), v.Before)
+			equal(t, "its hash", before.rootHash(), v.HashBefore)
+		})
+	}
+}
+
+func vectorsTreeValidation(t *testing.T, c *tally) {
+	type vector struct {
+		Suite       int           `json:"cipher_suite"`
+		Tree        hexBytes      `json:"tree"`
+		GroupID     hexBytes      `json:"group_id"`
+		Hashes      []hexBytes    `json:"tree_hashes"`
+		Resolutions [][]nodeIndex `json:"resolutions"`
+	}
+	for i, v := range vectortest.Load[vector](t, "tree-validation.json") {
+		s, ok := c.suite(v.Suite)
+		if !ok {
+			continue
+		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			tree := decodeTree(t, v.Tree, s)
+			if n := int(tree.size.NodeWidth()); n != len(v.Hashes) || n != len(v.Resolutions) {
+				t.Fatalf("%d nodes, want %d", n, len(v.Hashes))
+			}
+			for x := range nodeIndex(tree.size.NodeWidth()) {
+				equal(t, fmt.Sprint("tree hash of node ", x), tree.treeHash(x), v.Hashes[x])
+				if got := tree.resolution(nil, x); !slices.Equal(got, v.Resolutions[x]) {
+					t.Errorf("resolution of node %d is %v, want %v", x, got, v.Resolutions[x])
+				}
+				if tree.empty(x) != (len(v.Resolutions[x]) == 0) {
+					t.Errorf("node %d: empty is %v", x, tree.empty(x))
+				}
+			}
+			q, err := newRequirements(CipherSuite(v.Suite), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tree.validate(v.GroupID, q); err != nil {
+				t.Error(err)
+			}
+			equal(t, "tree", tree.append(nil), v.Tree)
+		})
 	}
 }
