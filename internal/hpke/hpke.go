@@ -35,7 +35,7 @@ func New(kem KEM, kdf KDF, aead AEAD) *Suite {
 	id = binary.BigEndian.AppendUint16(id, uint16(kdf))
 	id = binary.BigEndian.AppendUint16(id, uint16(aead))
 	s := &Suite{kem: kem, aead: aead, labels: labels{kdf, id}}
-	s.pskHash = s.extract(nil, nil, "psk_id_hash", nil)
+	s.pskHash = s.extract(nil, nil, "psk_id_hash")
 	return s
 }
 
@@ -47,6 +47,18 @@ func (s *Suite) KDF() KDF { return s.kdf }
 
 // AEAD returns the suite's AEAD.
 func (s *Suite) AEAD() AEAD { return s.aead }
+
+// Info is application information (§5.1), digested for one suite. It costs one
+// pass over the information, however many messages it is used for.
+type Info struct {
+	hash [MaxKDFSize]byte
+}
+
+// Info digests the concatenation of parts.
+func (s *Suite) Info(parts ...[]byte) (i Info) {
+	s.extract(i.hash[:0], nil, "info_hash", parts...)
+	return i
+}
 
 // Context is one direction of messages under one encapsulated key (§5.2). The
 // n-th Seal is opened by the n-th Open. It is not safe for concurrent use.
@@ -60,13 +72,13 @@ type Context struct {
 
 // NewSender encapsulates a fresh secret to public; enc is for the recipient.
 // The error is [ErrInvalidKey] or one of the system's.
-func (s *Suite) NewSender(public, info []byte) (enc []byte, c *Context, err error) {
+func (s *Suite) NewSender(public []byte, info Info) (enc []byte, c *Context, err error) {
 	shared, enc, err := s.kem.Encap(public)
 	if err != nil {
 		return nil, nil, err
 	}
 	c = new(Context)
-	if err := s.schedule(c, shared, info, true); err != nil {
+	if err := s.schedule(c, shared, &info, true); err != nil {
 		return nil, nil, err
 	}
 	return enc, c, nil
@@ -74,13 +86,13 @@ func (s *Suite) NewSender(public, info []byte) (enc []byte, c *Context, err erro
 
 // NewRecipient recovers the secret that enc encapsulates. key.Public may be
 // nil. The error is [ErrInvalidKey].
-func (s *Suite) NewRecipient(key KeyPair, enc, info []byte) (*Context, error) {
+func (s *Suite) NewRecipient(key KeyPair, enc []byte, info Info) (*Context, error) {
 	shared, err := s.kem.Decap(key, enc)
 	if err != nil {
 		return nil, err
 	}
 	c := new(Context)
-	if err := s.schedule(c, shared, info, true); err != nil {
+	if err := s.schedule(c, shared, &info, true); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -88,12 +100,12 @@ func (s *Suite) NewRecipient(key KeyPair, enc, info []byte) (*Context, error) {
 
 // schedule is KeySchedule of §5.1 for base mode; it overwrites shared. The
 // exporter secret is left out for contexts that nobody exports from.
-func (s *Suite) schedule(c *Context, shared, info []byte, export bool) error {
+func (s *Suite) schedule(c *Context, shared []byte, info *Info, export bool) error {
 	var contextStack [1 + 2*MaxKDFSize]byte // mode_base is 0
 	var secretStack, keyStack [MaxKDFSize]byte
 	context := append(contextStack[:1], s.pskHash...)
-	context = s.extract(context, nil, "info_hash", info)
-	secret := s.extract(secretStack[:0], shared, "secret", nil)
+	context = append(context, info.hash[:s.kdf.Size()]...)
+	secret := s.extract(secretStack[:0], shared, "secret")
 	clear(shared)
 	key := keyStack[:s.aead.KeySize()]
 	s.expand(key, secret, "key", context)
@@ -156,13 +168,13 @@ func (c *Context) Wipe() { *c = Context{} }
 // Seal encrypts one plaintext to public (§6.1): it returns the encapsulated key
 // and dst with the ciphertext appended. The error is [ErrInvalidKey] or one of
 // the system's.
-func (s *Suite) Seal(dst, public, info, aad, plaintext []byte) (enc, ciphertext []byte, err error) {
+func (s *Suite) Seal(dst, public []byte, info Info, aad, plaintext []byte) (enc, ciphertext []byte, err error) {
 	shared, enc, err := s.kem.Encap(public)
 	if err != nil {
 		return nil, nil, err
 	}
 	var c Context
-	if err := s.schedule(&c, shared, info, false); err != nil {
+	if err := s.schedule(&c, shared, &info, false); err != nil {
 		return nil, nil, err
 	}
 	return enc, c.Seal(dst, aad, plaintext), nil
@@ -170,13 +182,13 @@ func (s *Suite) Seal(dst, public, info, aad, plaintext []byte) (enc, ciphertext 
 
 // Open decrypts the ciphertext of one [Suite.Seal] and appends the plaintext to
 // dst. key.Public may be nil. The error is [ErrOpen].
-func (s *Suite) Open(dst []byte, key KeyPair, enc, info, aad, ciphertext []byte) ([]byte, error) {
+func (s *Suite) Open(dst []byte, key KeyPair, enc []byte, info Info, aad, ciphertext []byte) ([]byte, error) {
 	shared, err := s.kem.Decap(key, enc)
 	if err != nil {
 		return nil, ErrOpen
 	}
 	var c Context
-	if err := s.schedule(&c, shared, info, false); err != nil {
+	if err := s.schedule(&c, shared, &info, false); err != nil {
 		return nil, ErrOpen
 	}
 	return c.Open(dst, aad, ciphertext)

@@ -35,7 +35,7 @@ func TestKDFAgainstStandardLibrary(t *testing.T) {
 		k := rapid.SampledFrom(kdfs).Draw(t, "kdf")
 		h := hashes[k]
 		key := drawBytes(t, "key", 200)
-		parts := [][]byte{drawBytes(t, "a", 400), drawBytes(t, "b", 400), drawBytes(t, "c", 400)}
+		parts := [][]byte{drawBytes(t, "a", 400), drawBytes(t, "b", 9000), drawBytes(t, "c", 400)}
 		parts = parts[:rapid.IntRange(0, 3).Draw(t, "parts")]
 		before := slices.Concat(parts...)
 
@@ -208,7 +208,7 @@ func TestOracle(t *testing.T) {
 					t.Fatal(err)
 				}
 
-				enc, sender, err := s.NewSender(key.Public, info)
+				enc, sender, err := s.NewSender(key.Public, s.Info(info))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -223,7 +223,7 @@ func TestOracle(t *testing.T) {
 				if rapid.Bool().Draw(t, "public key not given") {
 					key.Public = nil
 				}
-				recipient, err := s.NewRecipient(key, oenc, info)
+				recipient, err := s.NewRecipient(key, oenc, s.Info(info[:len(info)/3], info[len(info)/3:]))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -258,10 +258,10 @@ func TestOracle(t *testing.T) {
 					t.Fatal(err)
 				}
 				n := kem.EncSize()
-				if got, err := s.Open(nil, key, ct[:n], info, nil, ct[n:]); err != nil || !bytes.Equal(got, pt) {
+				if got, err := s.Open(nil, key, ct[:n], s.Info(info), nil, ct[n:]); err != nil || !bytes.Equal(got, pt) {
 					t.Fatalf("opened %x, %v", got, err)
 				}
-				enc, out, err := s.Seal([]byte("head"), okey.PublicKey().Bytes(), info, nil, pt)
+				enc, out, err := s.Seal([]byte("head"), okey.PublicKey().Bytes(), s.Info(info), nil, pt)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -301,19 +301,19 @@ func TestKeys(t *testing.T) {
 				if err := kem.CheckPublicKey(bad); !errors.Is(err, ErrInvalidKey) {
 					t.Errorf("public key of %d bytes: %v", len(bad), err)
 				}
-				if _, _, err := s.Seal(nil, bad, nil, nil, nil); !errors.Is(err, ErrInvalidKey) {
+				if _, _, err := s.Seal(nil, bad, s.Info(), nil, nil); !errors.Is(err, ErrInvalidKey) {
 					t.Errorf("sealed to a public key of %d bytes: %v", len(bad), err)
 				}
 			}
-			enc, ct, err := s.Seal(nil, key.Public, nil, nil, nil)
+			enc, ct, err := s.Seal(nil, key.Public, s.Info(), nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, bad := range [][]byte{nil, enc[1:], append(slices.Clone(enc), 0)} {
-				if _, err := s.Open(nil, key, bad, nil, nil, ct); !errors.Is(err, ErrOpen) {
+				if _, err := s.Open(nil, key, bad, s.Info(), nil, ct); !errors.Is(err, ErrOpen) {
 					t.Errorf("opened with an encapsulated key of %d bytes: %v", len(bad), err)
 				}
-				if _, err := s.NewRecipient(key, bad, nil); !errors.Is(err, ErrInvalidKey) {
+				if _, err := s.NewRecipient(key, bad, s.Info()); !errors.Is(err, ErrInvalidKey) {
 					t.Errorf("recipient with an encapsulated key of %d bytes: %v", len(bad), err)
 				}
 			}
@@ -321,7 +321,7 @@ func TestKeys(t *testing.T) {
 				if _, err := kem.PublicKey(bad); !errors.Is(err, ErrInvalidKey) {
 					t.Errorf("private key of %d bytes: %v", len(bad), err)
 				}
-				if _, err := s.Open(nil, KeyPair{bad, key.Public}, enc, nil, nil, ct); !errors.Is(err, ErrOpen) {
+				if _, err := s.Open(nil, KeyPair{bad, key.Public}, enc, s.Info(), nil, ct); !errors.Is(err, ErrOpen) {
 					t.Errorf("opened with a private key of %d bytes: %v", len(bad), err)
 				}
 			}
@@ -357,7 +357,7 @@ func TestContextLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := New(X25519(), HKDFSHA256, AES128GCM)
-	_, c, err := s.NewSender(key.Public, nil)
+	_, c, err := s.NewSender(key.Public, s.Info())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,7 +390,8 @@ func TestAllocations(t *testing.T) {
 	}
 	s := New(X25519(), HKDFSHA256, ChaCha20Poly1305)
 	pt := make([]byte, 32)
-	if n := testing.AllocsPerRun(100, func() { _, _, _ = s.Seal(nil, key.Public, info, nil, pt) }); n > 6 {
+	digested := s.Info(info)
+	if n := testing.AllocsPerRun(100, func() { _, _, _ = s.Seal(nil, key.Public, digested, nil, pt) }); n > 6 {
 		t.Errorf("Seal allocates %v times", n)
 	}
 }
@@ -403,7 +404,8 @@ func FuzzOpen(f *testing.F) {
 			f.Fatal(err)
 		}
 		keys[kem.ID()] = key
-		enc, ct, err := New(kem, HKDFSHA256, ChaCha20Poly1305).Seal(nil, key.Public, nil, nil, []byte("text"))
+		s := New(kem, HKDFSHA256, ChaCha20Poly1305)
+		enc, ct, err := s.Seal(nil, key.Public, s.Info(), nil, []byte("text"))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -413,10 +415,10 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, enc, ct, public, private []byte) {
 		for _, kem := range kems {
 			s := New(kem, HKDFSHA256, ChaCha20Poly1305)
-			if _, err := s.Open(nil, keys[kem.ID()], enc, nil, nil, ct); !errors.Is(err, ErrOpen) {
+			if _, err := s.Open(nil, keys[kem.ID()], enc, s.Info(), nil, ct); !errors.Is(err, ErrOpen) {
 				t.Errorf("KEM %04x opens: %v", kem.ID(), err)
 			}
-			_, _, err := s.Seal(nil, public, nil, nil, ct)
+			_, _, err := s.Seal(nil, public, s.Info(), nil, ct)
 			if check := kem.CheckPublicKey(public); check != nil && err == nil {
 				t.Errorf("KEM %04x seals to a key that it finds invalid", kem.ID())
 			}
@@ -474,9 +476,10 @@ func BenchmarkX25519(b *testing.B) {
 }
 
 func BenchmarkSeal(b *testing.B) {
-	pt, info := make([]byte, 32), make([]byte, 200)
+	pt := make([]byte, 32)
 	for _, kem := range kems {
 		s := New(kem, HKDFSHA256, ChaCha20Poly1305)
+		info := s.Info(make([]byte, 200))
 		key, err := kem.GenerateKeyPair()
 		if err != nil {
 			b.Fatal(err)
@@ -491,9 +494,10 @@ func BenchmarkSeal(b *testing.B) {
 }
 
 func BenchmarkOpen(b *testing.B) {
-	pt, info := make([]byte, 32), make([]byte, 200)
+	pt := make([]byte, 32)
 	for _, kem := range kems {
 		s := New(kem, HKDFSHA256, ChaCha20Poly1305)
+		info := s.Info(make([]byte, 200))
 		key, err := kem.GenerateKeyPair()
 		if err != nil {
 			b.Fatal(err)

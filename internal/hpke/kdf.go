@@ -3,13 +3,14 @@ package hpke
 import (
 	"crypto/sha256"
 	"crypto/sha512"
+	"hash"
 )
 
 // KDF is HKDF (RFC 5869) over one of the SHA-2 hashes, numbered as in RFC 9180
 // §7.2. Its methods also give the bare hash and HMAC, which MLS uses beside it.
 //
-// They work on contiguous copies of their input on the stack and overwrite
-// them before they return, so nothing secret outlives a call but its result.
+// They work on contiguous copies of short input on the stack, which they
+// overwrite before they return, so nothing secret outlives a call but its result.
 type KDF uint16
 
 // The key derivation functions of RFC 9180 §7.2.
@@ -55,20 +56,72 @@ func (k KDF) sum(out *[MaxKDFSize]byte, b []byte) {
 	}
 }
 
-// stackSize is the input up to which a call needs no heap.
-const stackSize = 512
+func (k KDF) new() hash.Hash {
+	switch k {
+	case HKDFSHA256:
+		return sha256.New()
+	case HKDFSHA384:
+		return sha512.New384()
+	default:
+		return sha512.New()
+	}
+}
+
+// shortInput is the input up to which a call works on the stack.
+const shortInput = 512
+
+// sumParts hashes the concatenation of pad, head, parts and tail. stack is room
+// for all if they are short.
+func (k KDF) sumParts(out *[MaxKDFSize]byte, stack, pad, head []byte, parts [][]byte, tail []byte) {
+	n := len(pad) + len(head) + len(tail)
+	for _, p := range parts {
+		n += len(p)
+	}
+	if n > cap(stack) {
+		k.sumLong(out, pad, head, parts, tail)
+		return
+	}
+	b := append(append(stack[:0], pad...), head...)
+	for _, p := range parts {
+		b = append(b, p...)
+	}
+	b = append(b, tail...)
+	k.sum(out, b)
+	clear(b)
+}
+
+// sumLong hashes through a buffer because input handed to the interface would
+// have to live on the heap for short input, too.
+func (k KDF) sumLong(out *[MaxKDFSize]byte, pad, head []byte, parts [][]byte, tail []byte) {
+	h := k.new()
+	buf := make([]byte, 4096)
+	write := func(p []byte) {
+		for len(p) > 0 {
+			n := copy(buf, p)
+			h.Write(buf[:n])
+			p = p[n:]
+		}
+	}
+	write(pad)
+	write(head)
+	for _, p := range parts {
+		write(p)
+	}
+	write(tail)
+	copy(out[:], h.Sum(buf[:0]))
+	clear(buf)
+	h.Reset()
+}
 
 // Hash appends the hash of the concatenation of parts to dst.
 func (k KDF) Hash(dst []byte, parts ...[]byte) []byte {
 	var out [MaxKDFSize]byte
 	if len(parts) == 1 {
 		k.sum(&out, parts[0])
-		return append(dst, out[:k.Size()]...)
+	} else {
+		var stack [shortInput]byte
+		k.sumParts(&out, stack[:], nil, nil, parts, nil)
 	}
-	var stack [stackSize]byte
-	b := gather(stack[:0], nil, parts, nil)
-	k.sum(&out, b)
-	clear(b)
 	return append(dst, out[:k.Size()]...)
 }
 
@@ -105,47 +158,27 @@ func (k KDF) Expand(out, prk []byte, info ...[]byte) {
 
 // hmac is HMAC over head, parts and tail; head may lie in out.
 func (k KDF) hmac(out *[MaxKDFSize]byte, key, head []byte, parts [][]byte, tail []byte) {
-	var short [MaxKDFSize]byte
-	block := k.blockSize()
-	if len(key) > block {
-		k.sum(&short, key)
-		key = short[:k.Size()]
+	var hashed [MaxKDFSize]byte
+	if len(key) > k.blockSize() {
+		k.sum(&hashed, key)
+		key = hashed[:k.Size()]
 	}
-	var stack [sha512.BlockSize + stackSize]byte
-	b := gather(stack[:block], head, parts, tail)
-	xorPad(b[:block], key, 0x36)
-	k.sum(out, b)
-	clear(b[block:])
-	xorPad(b[:block], key, 0x5c)
-	b = append(b[:block], out[:k.Size()]...)
-	k.sum(out, b)
-	clear(b)
-	clear(short[:])
+	var padStack [sha512.BlockSize]byte
+	pad := padStack[:k.blockSize()]
+	xorPad(pad, key, 0x36)
+	var stack [sha512.BlockSize + shortInput]byte
+	k.sumParts(out, stack[:], pad, head, parts, tail)
+	xorPad(pad, key, 0x5c)
+	k.sumParts(out, stack[:], pad, out[:k.Size()], nil, nil)
+	clear(pad)
+	clear(hashed[:])
 }
 
-func xorPad(b, key []byte, pad byte) {
-	for i := range b {
-		b[i] = pad
+func xorPad(pad, key []byte, with byte) {
+	for i := range pad {
+		pad[i] = with
 	}
-	for i, v := range key {
-		b[i] = v ^ pad
+	for i, b := range key {
+		pad[i] = b ^ with
 	}
-}
-
-// gather appends all to b; if its capacity doesn't do, it moves to a buffer of
-// the right size at once, so that no partial copy is left behind.
-func gather(b, head []byte, parts [][]byte, tail []byte) []byte {
-	n := len(b) + len(head) + len(tail)
-	for _, p := range parts {
-		n += len(p)
-	}
-	if n > cap(b) {
-		// Room for a hash, which takes the place of the parts in hmac.
-		b = append(make([]byte, 0, n+MaxKDFSize), b...)
-	}
-	b = append(b, head...)
-	for _, p := range parts {
-		b = append(b, p...)
-	}
-	return append(b, tail...)
 }

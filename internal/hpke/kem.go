@@ -65,10 +65,14 @@ type labels struct {
 
 const version = "HPKE-v1"
 
-func (l labels) extract(dst, salt []byte, label string, ikm []byte) []byte {
+func (l labels) extract(dst, salt []byte, label string, ikm ...[]byte) []byte {
 	var stack [64]byte
 	prefix := append(append(append(stack[:0], version...), l.suiteID...), label...)
-	return l.kdf.Extract(dst, salt, prefix, ikm)
+	var out [MaxKDFSize]byte
+	l.kdf.hmac(&out, salt, prefix, ikm, nil)
+	dst = append(dst, out[:l.kdf.Size()]...)
+	clear(out[:])
+	return dst
 }
 
 func (l labels) expand(out, prk []byte, label string, info []byte) {

@@ -141,10 +141,11 @@ func TestVectors(t *testing.T) {
 					t.Errorf("encapsulated key %x", enc)
 				}
 				var sender Context
-				if err := s.schedule(&sender, shared, v.Info, true); err != nil {
+				info := s.Info(v.Info)
+				if err := s.schedule(&sender, shared, &info, true); err != nil {
 					t.Fatal(err)
 				}
-				recipient, err := s.NewRecipient(KeyPair{Private: v.SkR}, v.Enc, v.Info)
+				recipient, err := s.NewRecipient(KeyPair{Private: v.SkR}, v.Enc, info)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -232,7 +233,7 @@ func TestWelcomes(t *testing.T) {
 			}
 			s := New(kem, HKDFSHA256, ChaCha20Poly1305)
 			for _, public := range [][]byte{w.Public, nil} {
-				c, err := s.NewRecipient(KeyPair{w.Private, public}, w.Enc, w.Info)
+				c, err := s.NewRecipient(KeyPair{w.Private, public}, w.Enc, s.Info(w.Info))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -248,7 +249,7 @@ func TestWelcomes(t *testing.T) {
 			}
 			if w.KEM == 0x004d {
 				standard := New(XWing(0x647a), HKDFSHA256, ChaCha20Poly1305)
-				if _, err := standard.Open(nil, KeyPair{w.Private, w.Public}, w.Enc, w.Info, nil, w.Ciphertexts[0]); err != ErrOpen {
+				if _, err := standard.Open(nil, KeyPair{w.Private, w.Public}, w.Enc, standard.Info(w.Info), nil, w.Ciphertexts[0]); err != ErrOpen {
 					t.Errorf("opens under the registered KEM number: %v", err)
 				}
 			}

@@ -143,7 +143,7 @@ const externalInit = "MLS 1.0 external init secret"
 // SendExternalInit makes the init_secret of an external commit to a group whose
 // external_pub is public (§8.3).
 func SendExternalInit(s *suite.Suite, public []byte) (kemOutput []byte, initSecret suite.Secret, err error) {
-	kemOutput, c, err := s.HPKE().NewSender(public, nil)
+	kemOutput, c, err := s.HPKE().NewSender(public, s.HPKE().Info())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -155,7 +155,7 @@ func SendExternalInit(s *suite.Suite, public []byte) (kemOutput []byte, initSecr
 // ReceiveExternalInit recovers the init_secret with the key pair that belongs
 // to the external_secret ([suite.Suite.DeriveKeyPair]).
 func ReceiveExternalInit(s *suite.Suite, key hpke.KeyPair, kemOutput []byte) (suite.Secret, error) {
-	c, err := s.HPKE().NewRecipient(key, kemOutput, nil)
+	c, err := s.HPKE().NewRecipient(key, kemOutput, s.HPKE().Info())
 	if err != nil {
 		return nil, err
 	}

@@ -124,8 +124,7 @@ func appendLabel(b []byte, label string) []byte {
 	return append(append(wire.AppendVarint(b, len(prefix)+len(label)), prefix...), label...)
 }
 
-// labelled encodes SignContent and EncryptContext (§5.1.2, §5.1.3) over the
-// concatenation of content.
+// labelled encodes SignContent (§5.1.2) over the concatenation of content.
 func labelled(label string, content ...[]byte) []byte {
 	n := 0
 	for _, c := range content {
@@ -139,16 +138,33 @@ func labelled(label string, content ...[]byte) []byte {
 	return b
 }
 
-// EncryptWithLabel encrypts plaintext to public and appends the ciphertext to
-// dst (§5.1.3). The error is [hpke.ErrInvalidKey] or one of the system's.
-func (s *Suite) EncryptWithLabel(dst, public []byte, label string, context, plaintext []byte) (kemOutput, ciphertext []byte, err error) {
-	return s.hpke.Seal(dst, public, labelled(label, context), nil, plaintext)
+// Encryptor is EncryptWithLabel (§5.1.3) with its label and context fixed. It is
+// safe for concurrent use.
+type Encryptor struct {
+	hpke *hpke.Suite
+	info hpke.Info
 }
 
-// DecryptWithLabel undoes [Suite.EncryptWithLabel]. key.Public may be nil, at
-// the price of computing it. The error is [hpke.ErrOpen].
+// Encryptor takes in a label and a context, in one pass over the latter.
+func (s *Suite) Encryptor(label string, context []byte) *Encryptor {
+	return &Encryptor{s.hpke, s.encryptContext(label, context)}
+}
+
+// Encrypt encrypts plaintext to public and appends the ciphertext to dst. The
+// error is [hpke.ErrInvalidKey] or one of the system's.
+func (e *Encryptor) Encrypt(dst, public, plaintext []byte) (kemOutput, ciphertext []byte, err error) {
+	return e.hpke.Seal(dst, public, e.info, nil, plaintext)
+}
+
+// DecryptWithLabel undoes [Encryptor.Encrypt]. key.Public may be nil, at the
+// price of computing it. The error is [hpke.ErrOpen].
 func (s *Suite) DecryptWithLabel(key hpke.KeyPair, label string, context, kemOutput, ciphertext []byte) (Secret, error) {
-	return s.hpke.Open(nil, key, kemOutput, labelled(label, context), nil, ciphertext)
+	return s.hpke.Open(nil, key, kemOutput, s.encryptContext(label, context), nil, ciphertext)
+}
+
+func (s *Suite) encryptContext(label string, context []byte) hpke.Info {
+	var stack [64]byte
+	return s.hpke.Info(wire.AppendVarint(appendLabel(stack[:0], label), len(context)), context)
 }
 
 // DeriveKeyPair makes the HPKE key pair that belongs to secret (§5.1.1).

@@ -121,7 +121,7 @@ func TestVectors(t *testing.T) {
 				}
 				check("DecryptWithLabel", got, c.Plaintext)
 			}
-			kem, ct, err := s.EncryptWithLabel(nil, c.Pub, c.Label, c.Context, c.Plaintext)
+			kem, ct, err := s.Encryptor(c.Label, c.Context).Encrypt(nil, c.Pub, c.Plaintext)
 			if err != nil {
 				t.Fatal(err)
 			}
