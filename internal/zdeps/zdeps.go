@@ -24,3 +24,9 @@ import (
 	_ "google.golang.org/grpc/test/bufconn"
 	_ "pgregory.net/rapid"
 )
+
+import (
+	_ "github.com/ncruces/go-sqlite3"
+	_ "github.com/ncruces/go-sqlite3/driver"
+	_ "github.com/ncruces/go-sqlite3/vfs/adiantum"
+)
