@@ -1,0 +1,203 @@
+package api
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"google.golang.org/grpc"
+
+	"github.com/go-xmtp/go-xmtp/identity"
+	"github.com/go-xmtp/go-xmtp/node/internal/index"
+	"github.com/go-xmtp/go-xmtp/node/internal/order"
+	"github.com/go-xmtp/go-xmtp/proto/gen/associations"
+	"github.com/go-xmtp/go-xmtp/proto/gen/identityapi"
+)
+
+const (
+	// maxUpdateBytes is what the decentralised network's chain takes, too.
+	maxUpdateBytes = 256 << 10
+	// maxInboxLog is more updates than any inbox has.
+	maxInboxLog = 1000
+)
+
+type identityServer struct {
+	identityapi.UnimplementedIdentityApiServer
+	Config
+}
+
+// PublishIdentityUpdate verifies signatures before the update is ordered; if it
+// follows from the inbox's log is decided in its place of the order.
+func (s *identityServer) PublishIdentityUpdate(ctx context.Context, req *identityapi.PublishIdentityUpdateRequest) (*identityapi.PublishIdentityUpdateResponse, error) {
+	if err := s.writable(ctx, 1); err != nil {
+		return nil, err
+	}
+	update := req.IdentityUpdate
+	if update == nil {
+		return nil, invalid("IdentityUpdate is required")
+	}
+	payload, err := proto.Marshal(update)
+	if err != nil {
+		return nil, invalid("identity update: %v", err)
+	}
+	if len(payload) > maxUpdateBytes {
+		return nil, invalid("identity update of %d bytes: at most %d are taken", len(payload), maxUpdateBytes)
+	}
+	if err := identity.CheckPublishable(update); err != nil {
+		return nil, invalid("%v", err)
+	}
+	inbox, err := hex.DecodeString(update.InboxId)
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	verified, err := identity.Verify(ctx, update, s.Verifier)
+	if err != nil {
+		return nil, s.refused(ctx, err)
+	}
+	facts, err := verified.MarshalBinary()
+	if err != nil {
+		return nil, invalid("identity update: %v", err)
+	}
+	outcomes, err := s.append(ctx, &order.Record{
+		Topic:   order.Topic{Kind: order.IdentityUpdate, ID: string(inbox)},
+		Facts:   facts,
+		Payload: payload,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := outcomes[0].Err; err != nil {
+		return nil, s.refused(ctx, err)
+	}
+	return &identityapi.PublishIdentityUpdateResponse{}, nil
+}
+
+// refused translates why an update was not taken.
+func (s *identityServer) refused(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	case errors.Is(err, identity.ErrVerifierUnavailable):
+		return status.Error(codes.Unavailable, err.Error())
+	case errors.Is(err, index.ErrInboxLogFull):
+		return invalid("%v", err)
+	}
+	if code := identity.ErrorCode(err); code != "" {
+		// Lost only if the caller is gone.
+		_ = grpc.SetTrailer(ctx, metadata.Pairs("error-code", code))
+	}
+	return invalid("%v", err)
+}
+
+// GetIdentityUpdates answers in full: clients don't ask for more pages.
+func (s *identityServer) GetIdentityUpdates(ctx context.Context, req *identityapi.GetIdentityUpdatesRequest) (*identityapi.GetIdentityUpdatesResponse, error) {
+	if err := s.readable(ctx); err != nil {
+		return nil, err
+	}
+	response := &identityapi.GetIdentityUpdatesResponse{}
+	size := 0
+	for _, ask := range req.Requests {
+		raw, err := hex.DecodeString(ask.GetInboxId())
+		if err != nil {
+			return nil, invalid("inbox id %.70q is not hex", ask.GetInboxId())
+		}
+		topic := order.Topic{Kind: order.IdentityUpdate, ID: string(raw)}
+		records, cut, err := s.Index.Records(topic, index.Page{
+			Cursor:   ask.SequenceId,
+			Limit:    maxInboxLog,
+			MaxBytes: pageBytes,
+		})
+		if err != nil {
+			return nil, s.reading(ctx, err)
+		}
+		answer := &identityapi.GetIdentityUpdatesResponse_Response{InboxId: ask.InboxId}
+		for _, r := range records {
+			update := &associations.IdentityUpdate{}
+			if err := proto.Unmarshal(r.Payload, update); err != nil {
+				return nil, s.reading(ctx, err)
+			}
+			size += len(r.Payload)
+			answer.Updates = append(answer.Updates, &identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog{
+				SequenceId:        r.Number,
+				ServerTimestampNs: r.Time,
+				Update:            update,
+			})
+		}
+		if cut || size > pageBytes {
+			return nil, invalid("the updates of these inboxes are more than %d bytes: ask for fewer inboxes", pageBytes)
+		}
+		response.Responses = append(response.Responses, answer)
+	}
+	return response, nil
+}
+
+func (s *identityServer) GetInboxIds(ctx context.Context, req *identityapi.GetInboxIdsRequest) (*identityapi.GetInboxIdsResponse, error) {
+	if err := s.readable(ctx); err != nil {
+		return nil, err
+	}
+	response := &identityapi.GetInboxIdsResponse{
+		Responses: make([]*identityapi.GetInboxIdsResponse_Response, len(req.Requests)),
+	}
+	for i, ask := range req.Requests {
+		answer := &identityapi.GetInboxIdsResponse_Response{
+			Identifier:     ask.GetIdentifier(),
+			IdentifierKind: ask.GetIdentifierKind(),
+		}
+		response.Responses[i] = answer
+		id, err := identity.ParseIdentifier(ask.GetIdentifierKind(), ask.GetIdentifier())
+		if err != nil {
+			continue // nobody's
+		}
+		inbox, found, err := s.Index.InboxOf(id)
+		if err != nil {
+			return nil, s.reading(ctx, err)
+		}
+		if found {
+			answer.InboxId = proto.String(hex.EncodeToString([]byte(inbox)))
+		}
+	}
+	return response, nil
+}
+
+// VerifySmartContractWalletSignatures answers entry by entry. What may be
+// different in a moment fails the call instead: clients take a verdict as final.
+func (s *identityServer) VerifySmartContractWalletSignatures(ctx context.Context, req *identityapi.VerifySmartContractWalletSignaturesRequest) (*identityapi.VerifySmartContractWalletSignaturesResponse, error) {
+	if err := s.writable(ctx, max(1, len(req.Signatures))); err != nil {
+		return nil, err
+	}
+	response := &identityapi.VerifySmartContractWalletSignaturesResponse{}
+	for _, signature := range req.Signatures {
+		answer, err := s.verifyContract(ctx, signature)
+		if err != nil {
+			return nil, err
+		}
+		response.Responses = append(response.Responses, answer)
+	}
+	return response, nil
+}
+
+func (s *identityServer) verifyContract(ctx context.Context, signature *identityapi.VerifySmartContractWalletSignatureRequestSignature) (*identityapi.VerifySmartContractWalletSignaturesResponse_ValidationResponse, error) {
+	refusal := func(text string) *identityapi.VerifySmartContractWalletSignaturesResponse_ValidationResponse {
+		return &identityapi.VerifySmartContractWalletSignaturesResponse_ValidationResponse{Error: &text}
+	}
+	hash := signature.GetHash()
+	if err := identity.CheckAccountID(signature.GetAccountId()); err != nil {
+		return refusal(err.Error()), nil
+	}
+	if len(hash) != 32 {
+		return refusal("the hash is not 32 bytes long"), nil
+	}
+	if s.Verifier == nil {
+		return refusal("this node has no access to chains"), nil
+	}
+	valid, block, err := s.Verifier.VerifyContractSignature(ctx, signature.AccountId, [32]byte(hash), signature.Signature, signature.BlockNumber)
+	if err != nil {
+		return nil, s.refused(ctx, errors.Join(identity.ErrVerifierUnavailable, err))
+	}
+	return &identityapi.VerifySmartContractWalletSignaturesResponse_ValidationResponse{IsValid: valid, BlockNumber: &block}, nil
+}

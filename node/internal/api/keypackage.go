@@ -1,0 +1,78 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/go-xmtp/go-xmtp/identity"
+	"github.com/go-xmtp/go-xmtp/node/internal/order"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
+)
+
+func (s *mlsServer) UploadKeyPackage(ctx context.Context, req *mlsapi.UploadKeyPackageRequest) (*emptypb.Empty, error) {
+	if _, err := s.upload(ctx, req.KeyPackage); err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, nil
+}
+
+func (s *mlsServer) RegisterInstallation(ctx context.Context, req *mlsapi.RegisterInstallationRequest) (*mlsapi.RegisterInstallationResponse, error) {
+	key, err := s.upload(ctx, req.KeyPackage)
+	if err != nil {
+		return nil, err
+	}
+	return &mlsapi.RegisterInstallationResponse{InstallationKey: key}, nil
+}
+
+// upload doesn't ask whether the inbox lists the installation: clients upload
+// before they publish the update that says so.
+func (s *mlsServer) upload(ctx context.Context, upload *mlsapi.KeyPackageUpload) (installation []byte, err error) {
+	if err := s.writable(ctx, 1); err != nil {
+		return nil, err
+	}
+	if upload == nil {
+		return nil, invalid("no key package")
+	}
+	info, err := identity.VerifyKeyPackage(upload.KeyPackageTlsSerialized, s.Now())
+	if err != nil {
+		return nil, invalid("invalid identity: validation failed with error %v", err)
+	}
+	outcomes, err := s.append(ctx, &order.Record{
+		Topic:   order.Topic{Kind: order.KeyPackage, ID: string(info.InstallationKey[:])},
+		Facts:   order.KeyPackageFacts{NotBefore: info.Lifetime.NotBefore}.Append(nil),
+		Payload: upload.KeyPackageTlsSerialized,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := outcomes[0].Err; err != nil {
+		return nil, invalid("invalid key package: %v", err)
+	}
+	return info.InstallationKey[:], nil
+}
+
+func (s *mlsServer) FetchKeyPackages(ctx context.Context, req *mlsapi.FetchKeyPackagesRequest) (*mlsapi.FetchKeyPackagesResponse, error) {
+	if err := s.readable(ctx); err != nil {
+		return nil, err
+	}
+	response := &mlsapi.FetchKeyPackagesResponse{
+		KeyPackages: make([]*mlsapi.FetchKeyPackagesResponse_KeyPackage, len(req.InstallationKeys)),
+	}
+	size := 0
+	for i, key := range req.InstallationKeys {
+		response.KeyPackages[i] = &mlsapi.FetchKeyPackagesResponse_KeyPackage{}
+		record, err := s.Index.KeyPackage(ctx, string(key))
+		if err != nil {
+			return nil, s.reading(ctx, err)
+		}
+		if record == nil {
+			continue
+		}
+		if size += len(record.Payload); size > pageBytes {
+			return nil, invalid("these key packages are more than %d bytes: ask for fewer", pageBytes)
+		}
+		response.KeyPackages[i].KeyPackageTlsSerialized = record.Payload
+	}
+	return response, nil
+}

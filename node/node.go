@@ -1,0 +1,305 @@
+// Package node is an XMTP node: one process that official clients use
+// unmodified. It keeps key packages, welcomes, encrypted group messages and the
+// public log of inboxes, in an order that never changes, and delivers them.
+//
+// A node never sees content, names or member lists. It does see group ids,
+// epochs, whether a message is a commit, which installation a welcome is for,
+// and all of the identity log.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/go-xmtp/go-xmtp/identity"
+	"github.com/go-xmtp/go-xmtp/node/internal/api"
+	"github.com/go-xmtp/go-xmtp/node/internal/hub"
+	"github.com/go-xmtp/go-xmtp/node/internal/index"
+	"github.com/go-xmtp/go-xmtp/node/internal/order"
+)
+
+// What can keep a node from starting; compare with [errors.Is].
+var (
+	// ErrAddressInUse: something else listens on the address.
+	ErrAddressInUse = errors.New("address already in use")
+	// ErrForeignDirectory: the data directory holds something that is not a node's.
+	ErrForeignDirectory = index.ErrForeign
+	// ErrNewerFormat: a newer version of this program wrote the data directory.
+	ErrNewerFormat = index.ErrNewer
+	// ErrInUse: another process has the data directory open.
+	ErrInUse = index.ErrInUse
+	// ErrDamaged: the data directory can't be read.
+	ErrDamaged = index.ErrDamaged
+)
+
+// DefaultListen is where official clients look for a local node.
+const DefaultListen = "127.0.0.1:5556"
+
+// Options configure a node.
+type Options struct {
+	// Listen is the address for gRPC over cleartext HTTP/2; [DefaultListen] if
+	// empty. Port 0 takes a free one, see [Node.Addr].
+	Listen string
+	// Data is the directory that everything is kept in. It is made if it isn't there.
+	Data string
+	// Ephemeral keeps everything in memory instead. Data must be empty then.
+	Ephemeral bool
+	// Reserve is the free disk space, in bytes, below which writes are refused
+	// until there is room again; 256 MiB if zero. It has no meaning in memory.
+	Reserve uint64
+	// RateLimits limits calls by network address, as the reference node does.
+	RateLimits bool
+	// ReadOnly refuses all writes with the text by which clients know that
+	// publishing has been switched off.
+	ReadOnly bool
+	// ShutdownGrace bounds how long [Node.Shutdown] waits for calls under way;
+	// 5 s if zero.
+	ShutdownGrace time.Duration
+	// ContractVerifier asks chains about smart-contract wallets. Without one,
+	// their signatures are refused.
+	ContractVerifier identity.ContractVerifier
+	// Logger takes what happens; nil is silent. No payloads, topics or addresses
+	// are logged at level info or above.
+	Logger *slog.Logger
+	// Now is the clock; [time.Now] if nil.
+	Now func() time.Time
+
+	fs vfs.FS // tests: the file system that Data is on
+}
+
+const (
+	defaultReserve       = 256 << 20
+	defaultShutdownGrace = 5 * time.Second
+)
+
+func (o *Options) complete() error {
+	if o.Listen == "" {
+		o.Listen = DefaultListen
+	}
+	switch {
+	case o.Ephemeral && o.Data != "":
+		return errors.New("node: both a data directory and ephemeral were asked for: choose one")
+	case !o.Ephemeral && o.Data == "":
+		return errors.New("node: no data directory: set Data, or Ephemeral to keep nothing")
+	case o.Ephemeral:
+		o.fs, o.Data, o.Reserve = vfs.NewMem(), "data", 0
+	case o.fs == nil:
+		o.fs = vfs.Default
+	}
+	if o.Reserve == 0 && !o.Ephemeral {
+		o.Reserve = defaultReserve
+	}
+	if o.ShutdownGrace == 0 {
+		o.ShutdownGrace = defaultShutdownGrace
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return nil
+}
+
+// Node is a running node. Its methods are safe for use by several goroutines.
+type Node struct {
+	options  Options
+	listener net.Listener
+	index    *index.Index
+	order    *order.Embedded
+	grpc     *grpc.Server
+	health   *health.Server
+	served   chan error // receives when the listener has ended
+
+	endStreams context.CancelCauseFunc
+
+	stopping sync.Once
+	done     chan struct{}
+	failure  chan error // holds the first failure of the store
+	err      error      // readable when done is closed
+}
+
+// Start opens the store and serves until [Node.Shutdown], [Node.Close] or a
+// failure of the store. It changes nothing if it fails. The context bounds
+// only the start.
+func Start(ctx context.Context, o Options) (*Node, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", o.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("node: listening on %s: %w", o.Listen, ErrAddressInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	n := &Node{
+		options:  o,
+		listener: listener,
+		served:   make(chan error, 1),
+		done:     make(chan struct{}),
+		failure:  make(chan error, 1),
+	}
+	n.index, err = index.Open(index.Options{
+		FS:        o.fs,
+		Dir:       o.Data,
+		Logger:    o.Logger,
+		Reserve:   o.Reserve,
+		OnFailure: n.fail,
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("node: data directory %s: %w", o.Data, err), listener.Close())
+	}
+	n.start()
+	return n, nil
+}
+
+// start sets everything going that has to be ended again.
+func (n *Node) start() {
+	running, endStreams := context.WithCancelCause(context.Background())
+	n.endStreams = endStreams
+	h := hub.New()
+	n.order = order.NewEmbedded(n.index, n.options.Now, h.Publish)
+	config := api.Config{
+		Order:    n.order,
+		Index:    n.index,
+		Hub:      h,
+		Now:      n.options.Now,
+		Logger:   n.options.Logger,
+		Verifier: n.options.ContractVerifier,
+		ReadOnly: n.options.ReadOnly,
+		Running:  running,
+	}
+	if n.options.RateLimits {
+		config.Limiter = api.NewLimiter(n.options.Now)
+	}
+	n.grpc = grpc.NewServer(
+		grpc.MaxRecvMsgSize(api.MaxMessageBytes),
+		grpc.MaxSendMsgSize(api.MaxMessageBytes),
+		// Clients ping every 16 s, with or without calls under way, and take a
+		// refusal as the end of the connection.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             2 * time.Second,
+			PermitWithoutStream: true,
+		}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Minute}),
+		// So that nobody reads the store when it is closed.
+		grpc.WaitForHandlers(true),
+	)
+	api.Register(n.grpc, config)
+	n.health = health.NewServer()
+	healthgrpc.RegisterHealthServer(n.grpc, n.health)
+	go func() { n.served <- n.grpc.Serve(n.listener) }()
+	go n.watch()
+	n.options.Logger.Info("node started", "listen", n.Addr(), "data", n.options.Data, "ephemeral", n.options.Ephemeral)
+}
+
+// fail is called by the store when it can't go on.
+func (n *Node) fail(err error) {
+	select {
+	case n.failure <- err:
+	default:
+	}
+}
+
+// watch ends the node when its store or its listener fails.
+func (n *Node) watch() {
+	select {
+	case <-n.done:
+	case err := <-n.failure:
+		n.stop(err, 0)
+	case <-n.order.Done():
+		if err := n.order.Err(); err != nil {
+			n.stop(err, 0)
+		}
+	case err := <-n.served:
+		n.served <- err
+		if err != nil {
+			n.stop(fmt.Errorf("serving: %w", err), 0)
+		}
+	}
+}
+
+// Addr returns the address that the node listens on, as host:port.
+func (n *Node) Addr() string { return n.listener.Addr().String() }
+
+// Done is closed when the node has ended.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err returns why the node has ended: nil after [Node.Shutdown] or
+// [Node.Close], or while it is running.
+func (n *Node) Err() error {
+	select {
+	case <-n.done:
+		return n.err
+	default:
+		return nil
+	}
+}
+
+// Shutdown ends streams with UNAVAILABLE, lets other calls finish until ctx
+// ends or the grace is over, and closes the store. It returns why the node
+// has ended if that was a failure.
+func (n *Node) Shutdown(ctx context.Context) error {
+	grace := n.options.ShutdownGrace
+	if deadline, ok := ctx.Deadline(); ok {
+		grace = min(grace, time.Until(deadline))
+	}
+	if ctx.Err() != nil {
+		grace = 0
+	}
+	defer context.AfterFunc(ctx, n.grpc.Stop)()
+	n.stop(nil, grace)
+	return n.err
+}
+
+// Close ends the node without waiting for calls under way. What was
+// acknowledged is stored.
+func (n *Node) Close() error {
+	n.stop(nil, 0)
+	return n.err
+}
+
+// stop ends the node once and returns when it has ended.
+func (n *Node) stop(cause error, grace time.Duration) {
+	n.stopping.Do(func() {
+		n.health.Shutdown()
+		n.endStreams(api.ErrShuttingDown)
+		if grace > 0 {
+			hard := time.AfterFunc(grace, n.grpc.Stop)
+			n.grpc.GracefulStop()
+			hard.Stop()
+		}
+		n.grpc.Stop()
+		<-n.served
+		failure := n.order.Close()
+		if cause == nil {
+			cause = failure
+		}
+		if cause == nil {
+			cause = n.index.Close()
+		}
+		if cause != nil {
+			// A store that has failed is left as it is: closing would write to it.
+			n.err = fmt.Errorf("node: %w", cause)
+			n.options.Logger.Error("node ended", "error", cause)
+		} else {
+			n.options.Logger.Info("node ended")
+		}
+		close(n.done)
+	})
+	<-n.done
+}
