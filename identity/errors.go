@@ -10,11 +10,17 @@ import (
 // is word for word what the reference implementation prints.
 type Error struct {
 	// Code is the reference's name of the error, "AssociationError::Replay".
-	Code string
-	text string
+	Code  string
+	text  string
+	cause error
 }
 
+func newError(code, text string) *Error { return &Error{Code: code, text: text} }
+
 func (e *Error) Error() string { return e.text }
+
+// Unwrap returns the error of package mls behind e, if there is one.
+func (e *Error) Unwrap() error { return e.cause }
 
 // Is reports whether target is an [Error] of the same code, so that errors
 // whose text has details match the sentinel of their kind.
@@ -35,55 +41,66 @@ func ErrorCode(err error) string {
 // Rules of the association state that an update can break.
 var (
 	// ErrGeneric has its reason in the text; the only one is adding oneself.
-	ErrGeneric                      = &Error{"AssociationError::Generic", "Error creating association"}
-	ErrMultipleCreate               = &Error{"AssociationError::MultipleCreate", "Multiple create operations detected"}
-	ErrNotCreated                   = &Error{"AssociationError::NotCreated", "XID not yet created"}
-	ErrMemberNotAllowed             = &Error{"AssociationError::MemberNotAllowed", "Member not allowed to add"}
-	ErrMissingExistingMember        = &Error{"AssociationError::MissingExistingMember", "Missing existing member"}
-	ErrLegacySignatureReuse         = &Error{"AssociationError::LegacySignatureReuse", "Legacy key is only allowed to be associated using a legacy signature with nonce 0"}
-	ErrNewMemberIDSignatureMismatch = &Error{"AssociationError::NewMemberIdSignatureMismatch", "The new member identifier does not match the signer"}
-	ErrWrongInboxID                 = &Error{"AssociationError::WrongInboxId", "Wrong inbox_id specified on association"}
-	ErrSignatureNotAllowed          = &Error{"AssociationError::SignatureNotAllowed", "Signature not allowed for role"}
-	ErrReplay                       = &Error{"AssociationError::Replay", "Replay detected"}
+	ErrGeneric                      = newError("AssociationError::Generic", "Error creating association")
+	ErrMultipleCreate               = newError("AssociationError::MultipleCreate", "Multiple create operations detected")
+	ErrNotCreated                   = newError("AssociationError::NotCreated", "XID not yet created")
+	ErrMemberNotAllowed             = newError("AssociationError::MemberNotAllowed", "Member not allowed to add")
+	ErrMissingExistingMember        = newError("AssociationError::MissingExistingMember", "Missing existing member")
+	ErrLegacySignatureReuse         = newError("AssociationError::LegacySignatureReuse", "Legacy key is only allowed to be associated using a legacy signature with nonce 0")
+	ErrNewMemberIDSignatureMismatch = newError("AssociationError::NewMemberIdSignatureMismatch", "The new member identifier does not match the signer")
+	ErrWrongInboxID                 = newError("AssociationError::WrongInboxId", "Wrong inbox_id specified on association")
+	ErrSignatureNotAllowed          = newError("AssociationError::SignatureNotAllowed", "Signature not allowed for role")
+	ErrReplay                       = newError("AssociationError::Replay", "Replay detected")
 	// ErrMissingIdentityUpdate is the verdict on a log without updates.
-	ErrMissingIdentityUpdate = &Error{"AssociationError::MissingIdentityUpdate", "Missing identity update"}
-	ErrChainIDMismatch       = &Error{"AssociationError::ChainIdMismatch", "Wrong chain id"}
-	ErrInvalidAccountAddress = &Error{"AssociationError::InvalidAccountAddress", "Invalid account address: Must be 42 hex characters, starting with '0x'."}
-	ErrNotIdentifier         = &Error{"AssociationError::NotIdentifier", "Installation Keys are not a public identifier"}
+	ErrMissingIdentityUpdate = newError("AssociationError::MissingIdentityUpdate", "Missing identity update")
+	ErrChainIDMismatch       = newError("AssociationError::ChainIdMismatch", "Wrong chain id")
+	ErrInvalidAccountAddress = newError("AssociationError::InvalidAccountAddress", "Invalid account address: Must be 42 hex characters, starting with '0x'.")
+	ErrNotIdentifier         = newError("AssociationError::NotIdentifier", "Installation Keys are not a public identifier")
 )
 
 // Signatures that don't verify.
 var (
-	ErrSignatureInvalid  = &Error{"SignatureError::Invalid", "Signature validation failed"}
-	ErrInvalidPublicKey  = &Error{"SignatureError::InvalidPublicKey", "Invalid public key"}
-	ErrInvalidClientData = &Error{"SignatureError::InvalidClientData", "client_data is invalid"}
-	ErrSignatureLength   = &Error{"SignatureError::TryFromSliceError", "could not convert slice to array"}
+	ErrSignatureInvalid  = newError("SignatureError::Invalid", "Signature validation failed")
+	ErrInvalidPublicKey  = newError("SignatureError::InvalidPublicKey", "Invalid public key")
+	ErrInvalidClientData = newError("SignatureError::InvalidClientData", "client_data is invalid")
+	ErrSignatureLength   = newError("SignatureError::TryFromSliceError", "could not convert slice to array")
 	// ErrECDSA is an Ethereum signature of a form that can't be recovered.
-	ErrECDSA = &Error{"SignatureError::Signature", "signature error"}
+	ErrECDSA = newError("SignatureError::Signature", "signature error")
 	// ErrEd25519 covers, for historical reasons, everything that the
 	// reference's curve libraries refuse, on all curves.
-	ErrEd25519        = &Error{"SignatureError::Ed25519Error", "ed25519 Signature failed signature error"}
-	ErrInvalidChainID = &Error{"AccountIdError::InvalidChainId", "Chain ID is not a valid u64"}
-	ErrNotEIP155      = &Error{"AccountIdError::MissingEip155Prefix", "Chain ID is not prefixed with eip155:"}
+	ErrEd25519        = newError("SignatureError::Ed25519Error", "ed25519 Signature failed signature error")
+	ErrInvalidChainID = newError("AccountIdError::InvalidChainId", "Chain ID is not a valid u64")
+	ErrNotEIP155      = newError("AccountIdError::MissingEip155Prefix", "Chain ID is not prefixed with eip155:")
 	// ErrVerifierUnavailable is no verdict: the chain could not be asked, and
 	// the same update may verify later.
-	ErrVerifierUnavailable = &Error{"SignatureError::VerifierError", "smart contract wallet verifier unavailable"}
+	ErrVerifierUnavailable = newError("SignatureError::VerifierError", "smart contract wallet verifier unavailable")
 )
 
 // Input that can't be read.
 var (
-	ErrInvalidAddress = &Error{"IdentifierValidationError::InvalidAddresses", "invalid addresses"}
-	ErrInvalidHex     = &Error{"IdentifierValidationError::HexDecode", "address is invalid hex address"}
+	ErrInvalidAddress = newError("IdentifierValidationError::InvalidAddresses", "invalid addresses")
+	ErrInvalidHex     = newError("IdentifierValidationError::HexDecode", "address is invalid hex address")
 	// ErrMissingField is a field of an update that must be there.
-	ErrMissingField = &Error{"ConversionError::Missing", "missing field"}
+	ErrMissingField = newError("ConversionError::Missing", "missing field")
 	// ErrInvalidLength is an account id of other than three parts.
-	ErrInvalidLength = &Error{"ConversionError::InvalidLength", "invalid length"}
+	ErrInvalidLength = newError("ConversionError::InvalidLength", "invalid length")
 	// ErrInvalidValue is an account id with characters it must not have.
-	ErrInvalidValue = &Error{"ConversionError::InvalidValue", "invalid value"}
+	ErrInvalidValue = newError("ConversionError::InvalidValue", "invalid value")
 	// ErrInvalidPasskey is a passkey that is not written in hex.
-	ErrInvalidPasskey = &Error{"ConversionError::InvalidPublicKey", "passkey is invalid: None"}
+	ErrInvalidPasskey = newError("ConversionError::InvalidPublicKey", "passkey is invalid: None")
 	// ErrInvalidInstallationKey is an installation key that is no point.
-	ErrInvalidInstallationKey = &Error{"ConversionError::EdSignature", "signature error"}
+	ErrInvalidInstallationKey = newError("ConversionError::EdSignature", "signature error")
+)
+
+// Key packages that can't be used.
+var (
+	// ErrKeyPackageEncoding is not the encoding of one key package.
+	ErrKeyPackageEncoding = newError("KeyPackageVerificationError::TlsError", "TLS Codec error")
+	// ErrKeyPackageInvalid wraps the error of package mls that tells the rule.
+	ErrKeyPackageInvalid = newError("KeyPackageVerificationError::MlsValidation", "mls validation")
+	ErrCredentialType    = newError("KeyPackageVerificationError::WrongCredentialType", "wrong credential type")
+	// ErrCredentialEncoding is a credential that is no MlsCredential.
+	ErrCredentialEncoding = newError("ConversionError::Decode", "decoding proto MlsCredential")
 )
 
 // Errors without a counterpart in the reference's validation.
@@ -99,6 +116,9 @@ var (
 	// ErrForeignLog is a log that is valid, but of another inbox than the one
 	// asked for.
 	ErrForeignLog = errors.New("identity: log belongs to another inbox")
+	// ErrWelcomeExtension is a key package extension about welcomes that can't
+	// be used.
+	ErrWelcomeExtension = errors.New("identity: unusable welcome extension in key package")
 	// ErrEncoding is stored data that this package did not write.
 	ErrEncoding = errors.New("identity: malformed encoding")
 	// ErrInstallationLimit is returned by [State.CheckInstallationLimit].
@@ -107,7 +127,7 @@ var (
 
 // detailed is base with a text of its own.
 func detailed(base *Error, format string, args ...any) *Error {
-	return &Error{base.Code, fmt.Sprintf(format, args...)}
+	return newError(base.Code, fmt.Sprintf(format, args...))
 }
 
 func errMemberNotAllowed(existing, added Kind) error {
