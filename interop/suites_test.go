@@ -1,0 +1,274 @@
+package interop
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-xmtp/go-xmtp/interop/official"
+	"github.com/go-xmtp/go-xmtp/node"
+)
+
+// suite is the test suite of an official SDK, as its authors published it. It is run from
+// the source that a developer has; none of it is in this repository.
+type suite struct {
+	name   string
+	source string // environment variable that names a git repository, bare or not
+	at     string // tag or commit whose tests belong to the published package
+	folder string // of the suite in the repository
+	sdk    official.SDK
+	passes int // how many pass on the reference node with all its services
+	// What can't pass on this node yet, by the beginning of the full test name, and why.
+	// A test listed here that passes is an error too.
+	later map[string]string
+}
+
+const needsHistory = "asks the history service at port 5558 for archives"
+
+var suites = []suite{
+	{
+		name: "node-sdk 6.0.0", source: "XMTP_JS_SUITE", at: "@xmtp/node-sdk@6.0.0", folder: "sdks/node-sdk",
+		sdk: official.Baseline, passes: 174,
+	},
+	{
+		name: "agent-sdk 2.3.0", source: "XMTP_JS_SUITE", at: "@xmtp/agent-sdk@2.3.0", folder: "sdks/agent-sdk",
+		sdk: official.Baseline, passes: 116,
+	},
+	{
+		name: "bindings 1.10.0", source: "LIBXMTP_SUITE", at: "v1.10.0", folder: "bindings/node",
+		sdk: official.Baseline, passes: 105,
+	},
+	{
+		name: "node-sdk 6.1.0 nightly", source: "LIBXMTP_SUITE", at: "node-sdk-6.1.0-nightly.20260726.b649d1a", folder: "sdks/js/node-sdk",
+		sdk: official.Newest, passes: 182,
+	},
+	{
+		name: "bindings 1.11.0 nightly", source: "LIBXMTP_SUITE", at: "node-sdk-6.1.0-nightly.20260726.b649d1a", folder: "bindings/node",
+		sdk: official.Newest, passes: 111,
+	},
+}
+
+// TestOfficialSuites runs the suites against a node at the SDKs' local default address,
+// which is fixed in their tests, so they run one after the other.
+func TestOfficialSuites(t *testing.T) {
+	long(t)
+	tools := tools(t)
+	for _, suite := range suites {
+		t.Run(suite.name, func(t *testing.T) {
+			began := time.Now()
+			t.Cleanup(func() { report(t, "official suite of "+suite.name, began) })
+			source := os.Getenv(suite.source)
+			if source == "" {
+				t.Skipf("not proven: that the official suite of %s passes: set %s to a clone of its repository", suite.name, suite.source)
+			}
+			n, err := node.Start(t.Context(), node.Options{Listen: "127.0.0.1:5556", Ephemeral: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer n.Close()
+			suite.judge(t, suite.run(t, tools, source))
+		})
+	}
+}
+
+// verdict is what the suite's runner tells about one test.
+type verdict struct {
+	FullName        string   `json:"fullName"`
+	Status          string   `json:"status"` // passed, failed, skipped, …
+	FailureMessages []string `json:"failureMessages"`
+}
+
+func (s suite) judge(t *testing.T, verdicts []verdict) {
+	t.Helper()
+	passed, listed := 0, 0
+	for _, v := range verdicts {
+		reason := s.expected(v.FullName)
+		if reason != "" {
+			listed++
+		}
+		switch {
+		case v.Status == "passed" && reason == "":
+			passed++
+		case v.Status == "passed":
+			t.Errorf("passes, but is listed as one that can't (%s): %s", reason, v.FullName)
+		case v.Status == "failed" && reason == "":
+			t.Errorf("failed: %s\n%s", v.FullName, strings.Join(v.FailureMessages, "\n"))
+		case v.Status == "failed":
+			t.Logf("not expected to pass yet (%s): %s", reason, v.FullName)
+		default:
+			t.Logf("%s by its authors: %s", v.Status, v.FullName)
+		}
+	}
+	t.Logf("%s: %d passed, %d left for later, %d pass on the reference node", s.name, passed, listed, s.passes)
+	if passed+listed < s.passes {
+		t.Errorf("%d tests are missing", s.passes-passed-listed)
+	}
+}
+
+func (s suite) expected(name string) string {
+	for prefix, reason := range s.later {
+		if strings.HasPrefix(name, prefix) {
+			return reason
+		}
+	}
+	return ""
+}
+
+// run unpacks the suite, puts the published packages under it and runs it, unmodified.
+func (s suite) run(t *testing.T, tools *official.Toolchain, source string) []verdict {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	runner, err := filepath.Abs("suites")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tools.InstallPackages(ctx, runner); err != nil {
+		t.Fatal(err)
+	}
+	work := t.TempDir()
+	if err := unpack(ctx, source, s.at, s.folder, work); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.furnish(tools, runner, work); err != nil {
+		t.Fatal(err)
+	}
+	result := filepath.Join(t.TempDir(), "result.json")
+	command := exec.CommandContext(ctx, tools.Node, filepath.Join(runner, "node_modules", "vitest", "vitest.mjs"),
+		"run", "--reporter=json", "--outputFile="+result, "--no-file-parallelism")
+	command.Dir = work
+	command.Env = append(os.Environ(), "CI=true")
+	out, failed := command.CombinedOutput()
+	text, err := os.ReadFile(result)
+	if err != nil {
+		t.Fatalf("the suite did not run: %v\n%s", failed, out)
+	}
+	var results struct {
+		TestResults []struct {
+			Name             string    `json:"name"`
+			Message          string    `json:"message"`
+			Status           string    `json:"status"`
+			AssertionResults []verdict `json:"assertionResults"`
+		} `json:"testResults"`
+	}
+	if err := json.Unmarshal(text, &results); err != nil {
+		t.Fatal(err)
+	}
+	var verdicts []verdict
+	for _, file := range results.TestResults {
+		if len(file.AssertionResults) == 0 && file.Status == "failed" {
+			t.Errorf("%s could not be loaded: %s", filepath.Base(file.Name), file.Message)
+		}
+		verdicts = append(verdicts, file.AssertionResults...)
+	}
+	return verdicts
+}
+
+// furnish lays a node_modules under the suite: the SDK's published packages and what its
+// tests use besides.
+func (s suite) furnish(tools *official.Toolchain, runner, work string) error {
+	link := func(target, name string) error {
+		path := filepath.Join(work, "node_modules", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		return os.Symlink(target, path)
+	}
+	entries, err := os.ReadDir(filepath.Join(runner, "node_modules"))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if name := entry.Name(); !strings.HasPrefix(name, ".") && name != "@xmtp" {
+			if err := link(filepath.Join(runner, "node_modules", name), name); err != nil {
+				return err
+			}
+		}
+	}
+	installed := filepath.Join(tools.Scripts, "node_modules")
+	bindings := filepath.Join(installed, string(s.sdk), "node_modules", "@xmtp", "node-bindings")
+	if _, err := os.Stat(bindings); err != nil { // where npm puts what several could share
+		bindings = filepath.Join(installed, "@xmtp", "node-bindings")
+	}
+	for name, target := range map[string]string{
+		"@xmtp/node-sdk":                       filepath.Join(installed, string(s.sdk)),
+		"@xmtp/node-bindings":                  bindings,
+		"@xmtp/content-type-primitives":        filepath.Join(installed, "@xmtp", "content-type-primitives"),
+		"@xmtp/content-type-remote-attachment": filepath.Join(runner, "node_modules", "@xmtp", "content-type-remote-attachment"),
+	} {
+		if err := link(target, name); err != nil {
+			return err
+		}
+	}
+	if strings.HasPrefix(s.name, "bindings") { // its tests import what the build would have put there
+		return os.Symlink(filepath.Join(bindings, "dist"), filepath.Join(work, "dist"))
+	}
+	return nil
+}
+
+// unpack writes one folder of a commit below a directory.
+func unpack(ctx context.Context, repository, commit, folder, into string) error {
+	git := exec.CommandContext(ctx, "git", "-C", repository, "archive", "--format=tar", commit+":"+folder)
+	out, err := git.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	var complaint strings.Builder
+	git.Stderr = &complaint
+	if err := git.Start(); err != nil {
+		return err
+	}
+	unpacking := untar(out, into)
+	if _, err := io.Copy(io.Discard, out); err != nil {
+		unpacking = errors.Join(unpacking, err)
+	}
+	if err := git.Wait(); err != nil {
+		return fmt.Errorf("git archive %s of %s: %w\n%s", commit, repository, err, complaint.String())
+	}
+	return unpacking
+}
+
+func untar(from io.Reader, into string) error {
+	root, err := os.OpenRoot(into)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	archive := tar.NewReader(from)
+	for {
+		entry, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !slices.Contains([]byte{tar.TypeDir, tar.TypeReg}, entry.Typeflag) {
+			continue
+		}
+		if entry.Typeflag == tar.TypeDir {
+			if err := root.MkdirAll(entry.Name, 0o755); err != nil {
+				return err
+			}
+			continue
+		}
+		file, err := root.Create(entry.Name)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(file, archive)
+		if err := errors.Join(err, file.Close()); err != nil {
+			return err
+		}
+	}
+}
