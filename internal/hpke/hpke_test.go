@@ -168,112 +168,109 @@ func TestX25519RefusesLowOrder(t *testing.T) {
 
 // TestOracle seals here and opens in crypto/hpke, and the other way round.
 func TestOracle(t *testing.T) {
-	for _, kem := range kems {
+	rapid.Check(t, func(t *rapid.T) {
+		kem := rapid.SampledFrom(kems).Draw(t, "kem")
 		okem, err := oracle.NewKEM(kem.ID())
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Run(fmt.Sprintf("%04x", kem.ID()), func(t *testing.T) {
-			rapid.Check(t, func(t *rapid.T) {
-				kdf := rapid.SampledFrom(kdfs).Draw(t, "kdf")
-				aead := rapid.SampledFrom(aeads).Draw(t, "aead")
-				okdf, err := oracle.NewKDF(uint16(kdf))
-				if err != nil {
-					t.Fatal(err)
-				}
-				oaead, err := oracle.NewAEAD(uint16(aead))
-				if err != nil {
-					t.Fatal(err)
-				}
-				s := New(kem, kdf, aead)
-				ikm := rapid.SliceOfN(rapid.Byte(), 32, 80).Draw(t, "ikm")
-				info, aad, pt := drawBytes(t, "info", 700), drawBytes(t, "aad", 40), drawBytes(t, "plaintext", 200)
+		kdf := rapid.SampledFrom(kdfs).Draw(t, "kdf")
+		aead := rapid.SampledFrom(aeads).Draw(t, "aead")
+		okdf, err := oracle.NewKDF(uint16(kdf))
+		if err != nil {
+			t.Fatal(err)
+		}
+		oaead, err := oracle.NewAEAD(uint16(aead))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := New(kem, kdf, aead)
+		ikm := rapid.SliceOfN(rapid.Byte(), 32, 80).Draw(t, "ikm")
+		info, aad, pt := drawBytes(t, "info", 700), drawBytes(t, "aad", 40), drawBytes(t, "plaintext", 200)
 
-				key, err := kem.DeriveKeyPair(ikm)
-				if err != nil {
-					t.Fatal(err)
-				}
-				okey, err := okem.DeriveKeyPair(ikm)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if !bytes.Equal(key.Public, okey.PublicKey().Bytes()) {
-					t.Fatalf("derived %x, want %x", key.Public, okey.PublicKey().Bytes())
-				}
-				if err := kem.CheckPublicKey(key.Public); err != nil {
-					t.Fatal(err)
-				}
-				okey, err = okem.NewPrivateKey(key.Private)
-				if err != nil {
-					t.Fatal(err)
-				}
+		key, err := kem.DeriveKeyPair(ikm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		okey, err := okem.DeriveKeyPair(ikm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(key.Public, okey.PublicKey().Bytes()) {
+			t.Fatalf("derived %x, want %x", key.Public, okey.PublicKey().Bytes())
+		}
+		if err := kem.CheckPublicKey(key.Public); err != nil {
+			t.Fatal(err)
+		}
+		okey, err = okem.NewPrivateKey(key.Private)
+		if err != nil {
+			t.Fatal(err)
+		}
 
-				enc, sender, err := s.NewSender(key.Public, s.Info(info))
-				if err != nil {
-					t.Fatal(err)
-				}
-				or, err := oracle.NewRecipient(enc, okey, okdf, oaead, info)
-				if err != nil {
-					t.Fatal(err)
-				}
-				oenc, os, err := oracle.NewSender(okey.PublicKey(), okdf, oaead, info)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if rapid.Bool().Draw(t, "public key not given") {
-					key.Public = nil
-				}
-				recipient, err := s.NewRecipient(key, oenc, s.Info(info[:len(info)/3], info[len(info)/3:]))
-				if err != nil {
-					t.Fatal(err)
-				}
-				for range 3 {
-					if got, err := or.Open(aad, sender.Seal(nil, aad, pt)); err != nil || !bytes.Equal(got, pt) {
-						t.Fatalf("oracle opens %x, %v", got, err)
-					}
-					ct, err := os.Seal(aad, pt)
-					if err != nil {
-						t.Fatal(err)
-					}
-					flipped := slices.Clone(ct)
-					flipped[rapid.IntRange(0, len(ct)-1).Draw(t, "flipped byte")] ^= 1
-					if _, err := recipient.Open(nil, aad, flipped); !errors.Is(err, ErrOpen) {
-						t.Fatalf("opened a changed ciphertext: %v", err)
-					}
-					if got, err := recipient.Open([]byte("head"), aad, ct); err != nil || !bytes.Equal(got, append([]byte("head"), pt...)) {
-						t.Fatalf("opened %x, %v", got, err)
-					}
-				}
-				length := rapid.IntRange(0, 200).Draw(t, "export")
-				want, err := or.Export(string(aad), length)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got, err := sender.Export(aad, length); err != nil || !bytes.Equal(got, want) {
-					t.Fatalf("exported %x, %v, want %x", got, err, want)
-				}
+		enc, sender, err := s.NewSender(key.Public, s.Info(info))
+		if err != nil {
+			t.Fatal(err)
+		}
+		or, err := oracle.NewRecipient(enc, okey, okdf, oaead, info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		oenc, os, err := oracle.NewSender(okey.PublicKey(), okdf, oaead, info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rapid.Bool().Draw(t, "public key not given") {
+			key.Public = nil
+		}
+		recipient, err := s.NewRecipient(key, oenc, s.Info(info[:len(info)/3], info[len(info)/3:]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if got, err := or.Open(aad, sender.Seal(nil, aad, pt)); err != nil || !bytes.Equal(got, pt) {
+				t.Fatalf("oracle opens %x, %v", got, err)
+			}
+			ct, err := os.Seal(aad, pt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			flipped := slices.Clone(ct)
+			flipped[rapid.IntRange(0, len(ct)-1).Draw(t, "flipped byte")] ^= 1
+			if _, err := recipient.Open(nil, aad, flipped); !errors.Is(err, ErrOpen) {
+				t.Fatalf("opened a changed ciphertext: %v", err)
+			}
+			if got, err := recipient.Open([]byte("head"), aad, ct); err != nil || !bytes.Equal(got, append([]byte("head"), pt...)) {
+				t.Fatalf("opened %x, %v", got, err)
+			}
+		}
+		length := rapid.IntRange(0, 200).Draw(t, "export")
+		want, err := or.Export(string(aad), length)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := sender.Export(aad, length); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("exported %x, %v, want %x", got, err, want)
+		}
 
-				ct, err := oracle.Seal(okey.PublicKey(), okdf, oaead, info, pt)
-				if err != nil {
-					t.Fatal(err)
-				}
-				n := kem.EncSize()
-				if got, err := s.Open(nil, key, ct[:n], s.Info(info), nil, ct[n:]); err != nil || !bytes.Equal(got, pt) {
-					t.Fatalf("opened %x, %v", got, err)
-				}
-				enc, out, err := s.Seal([]byte("head"), okey.PublicKey().Bytes(), s.Info(info), nil, pt)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if !bytes.HasPrefix(out, []byte("head")) || len(enc) != n || len(out) != 4+len(pt)+TagSize {
-					t.Fatalf("sealed %d bytes, %d bytes", len(enc), len(out))
-				}
-				if got, err := oracle.Open(okey, okdf, oaead, info, append(enc, out[4:]...)); err != nil || !bytes.Equal(got, pt) {
-					t.Fatalf("oracle opens %x, %v", got, err)
-				}
-			})
-		})
-	}
+		ct, err := oracle.Seal(okey.PublicKey(), okdf, oaead, info, pt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := kem.EncSize()
+		if got, err := s.Open(nil, key, ct[:n], s.Info(info), nil, ct[n:]); err != nil || !bytes.Equal(got, pt) {
+			t.Fatalf("opened %x, %v", got, err)
+		}
+		enc, out, err := s.Seal([]byte("head"), okey.PublicKey().Bytes(), s.Info(info), nil, pt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.HasPrefix(out, []byte("head")) || len(enc) != n || len(out) != 4+len(pt)+TagSize {
+			t.Fatalf("sealed %d bytes, %d bytes", len(enc), len(out))
+		}
+		if got, err := oracle.Open(okey, okdf, oaead, info, append(enc, out[4:]...)); err != nil || !bytes.Equal(got, pt) {
+			t.Fatalf("oracle opens %x, %v", got, err)
+		}
+	})
 }
 
 func TestKeys(t *testing.T) {
