@@ -3,6 +3,7 @@ package hpke
 import (
 	"crypto/sha256"
 	"crypto/sha512"
+	"crypto/subtle"
 	"hash"
 )
 
@@ -163,22 +164,23 @@ func (k KDF) hmac(out *[MaxKDFSize]byte, key, head []byte, parts [][]byte, tail 
 		k.sum(&hashed, key)
 		key = hashed[:k.Size()]
 	}
-	var padStack [sha512.BlockSize]byte
-	pad := padStack[:k.blockSize()]
-	xorPad(pad, key, 0x36)
 	var stack [sha512.BlockSize + shortInput]byte
-	k.sumParts(out, stack[:], pad, head, parts, tail)
-	xorPad(pad, key, 0x5c)
-	k.sumParts(out, stack[:], pad, out[:k.Size()], nil, nil)
-	clear(pad)
+	pad := innerPad
+	subtle.XORBytes(pad[:], pad[:], key)
+	k.sumParts(out, stack[:], pad[:k.blockSize()], head, parts, tail)
+	pad = outerPad
+	subtle.XORBytes(pad[:], pad[:], key)
+	k.sumParts(out, stack[:], pad[:k.blockSize()], out[:k.Size()], nil, nil)
+	clear(pad[:])
 	clear(hashed[:])
 }
 
-func xorPad(pad, key []byte, with byte) {
-	for i := range pad {
-		pad[i] = with
+// innerPad and outerPad are ipad and opad of RFC 2104.
+var innerPad, outerPad = repeat(0x36), repeat(0x5c)
+
+func repeat(b byte) (p [sha512.BlockSize]byte) {
+	for i := range p {
+		p[i] = b
 	}
-	for i, b := range key {
-		pad[i] = b ^ with
-	}
+	return p
 }
