@@ -12,12 +12,12 @@ import (
 type check struct {
 	id, what string
 	step     string         // in which its tests run
-	pkg      string         // folder, "/..." for those below too
-	test     *regexp.Regexp // names of the tests
+	pkg      string         // folder, with "/..." for those below too
+	test     *regexp.Regexp // names of top-level tests
 }
 
-// conformance are the rows of the node's checklist that it must meet so far. Row
-// S6 is the test TestS6 or TestS6_… of the package node, E1 of interop.
+// conformance are the rows of the node's checklist that it must meet so far. The
+// proof of S6 is the test TestS6 or TestS6_… of the package node.
 var conformance = []struct{ id, what string }{
 	{"T1", "gRPC over cleartext HTTP/2"},
 	{"T2", "pings every few seconds never close a connection"},
@@ -90,31 +90,59 @@ var conformance = []struct{ id, what string }{
 	{"L1", "rate limit"},
 	{"L2", "publishing disabled"},
 	{"R1", "calls that are no longer offered"},
-	{"E1", "official clients: direct messages, group, streams, sync"},
-	{"E3", "official clients: 130 messages, one sync"},
-	{"E4", "official clients: a stream idle for 90 s"},
-	{"E5", "official clients: node stopped and started"},
 }
 
-// named are the checks beside the checklist.
-var named = []struct{ what, step, pkg, test string }{}
+// named are the checks beside the checklist; test is a pattern of test names.
+var named = []struct{ id, what, step, pkg, test string }{
+	{"repo", "who imports whom", stepTests, "internal/archtest", "TestImports"},
+	{"repo", "the public API is as in its golden files", stepTests, "internal/archtest", "TestPublicAPI"},
+	{"mls", "presentation codec", stepTests, "mls/internal/wire", ".*"},
+	{"mls", "vectors of the MLS working group", stepTests, "mls", "TestVectors"},
+	{"mls", "key packages: decode, encode, verify", stepTests, "mls", "TestKeyPackage.*"},
+	{"mls", "framing: group id, epoch, content type", stepTests, "mls", "TestParseHeader"},
+	{"identity", "65 inbox ids", stepTests, "identity", "TestInboxIDVectors"},
+	{"identity", "14 signatures", stepTests, "identity", "TestPublicSignatureVectors"},
+	{"identity", "10 lifecycle steps with their states", stepTests, "identity", "TestLifecycleVectors"},
+	{"identity", "151 logs with the official verdicts", stepTests, "identity", "TestAssociationVectors"},
+	{"identity", "credentials and key packages", stepTests, "identity", "TestKeyPackage.*"},
+	{"xmtp", "help, settings, clear errors, nothing touched", stepTests, "cmd/xmtp", "TestScripts"},
+	{"xmtp", "a signal ends streams with UNAVAILABLE", stepTests, "cmd/xmtp", "TestSignal.*|TestSecondSignal.*"},
+	{"E1", "direct messages both ways, group, streams, sync", stepOfficial, "interop", "TestDM|TestGroupOfThree|TestStreams"},
+	{"E3", "130 messages, one sync", stepOfficial, "interop", "TestOneSync"},
+	{"E4", "a stream idle for 90 s", stepOfficial, "interop", "TestIdleStream"},
+	{"E5", "node stopped and started", stepOfficial, "interop", "TestRestart.*"},
+	{"official", "register", stepOfficial, "interop", "TestRegister"},
+	{"official", "inbox look-up, canMessage", stepOfficial, "interop", "TestLookUp.*"},
+	{"official", "duplicate direct messages become one", stepOfficial, "interop", "TestDuplicateDMs"},
+	{"official", "group of 50", stepOfficial, "interop", "TestGroupOfFifty"},
+	{"official", "add, remove, leave", stepOfficial, "interop", "TestMembership"},
+	{"official", "name, image, description", stepOfficial, "interop", "TestMetadata"},
+	{"official", "admins", stepOfficial, "interop", "TestAdmins"},
+	{"official", "custom permissions", stepOfficial, "interop", "TestPermissions"},
+	{"official", "consent", stepOfficial, "interop", "TestConsent"},
+	{"official", "reactions, replies, attachments", stepOfficial, "interop", "TestContent"},
+	{"official", "a 900 kB message", stepOfficial, "interop", "TestBigMessage"},
+	{"official", "second installation, revoke", stepOfficial, "interop", "TestSecondInstallation"},
+	{"official", "wallets linked and unlinked, recovery changed", stepOfficial, "interop", "TestWallets"},
+	{"official", "away while 1,000 messages arrive", stepOfficial, "interop", "TestAway"},
+	{"official", "several writers, nothing lost on a stream", stepOfficial, "interop", "TestStreamManyWriters"},
+	{"official", "oldest, baseline and newest SDK in one group", stepOfficial, "interop", "TestVersionsTogether"},
+	{"official", "kill -9 in a burst and a stream", stepOfficial, "interop", "TestKillDuringBurst"},
+	{"official", "their own test suites", stepOfficial, "interop", "TestOfficialSuites"},
+}
 
 // expect sets the checks that the tests of this run must prove.
 func (r *runner) expect() error {
 	for _, row := range conformance {
-		c := check{id: row.id, what: row.what, step: stepTests, pkg: "node/...",
-			test: regexp.MustCompile("^Test" + row.id + "(_.*)?$")}
-		if strings.HasPrefix(row.id, "E") {
-			c.step, c.pkg = stepOfficial, "interop"
-		}
-		r.checked = append(r.checked, c)
+		pattern := regexp.MustCompile("^Test" + row.id + "(_.*)?$")
+		r.checked = append(r.checked, check{row.id, row.what, stepTests, "node/...", pattern})
 	}
 	for _, n := range named {
 		pattern, err := regexp.Compile("^(" + n.test + ")$")
 		if err != nil {
 			return fmt.Errorf("check %q: %w", n.what, err)
 		}
-		r.checked = append(r.checked, check{what: n.what, step: n.step, pkg: n.pkg, test: pattern})
+		r.checked = append(r.checked, check{n.id, n.what, n.step, n.pkg, pattern})
 	}
 	return nil
 }
@@ -129,15 +157,11 @@ type judged struct {
 func (r *runner) judge(results []result) []judged {
 	var rows []judged
 	for _, c := range r.checked {
-		row := judged{check: c, verdict: missing, note: "no test"}
-		proof := r.tests.filter(func(t *test) bool { return c.covers(t) })
-		switch {
-		case len(proof) == 0:
-			if i := slices.IndexFunc(results, func(res result) bool { return res.step == c.step && res.verdict == skipped }); i >= 0 {
-				row.verdict, row.note = skipped, results[i].note
-			}
-		default:
-			row.verdict, row.note = summary(proof)
+		row := judged{c, missing, "no test"}
+		if proof := r.tests.filter(c.covers); len(proof) > 0 {
+			row.verdict, row.note = r.summary(proof)
+		} else if i := slices.IndexFunc(results, func(res result) bool { return res.step == c.step && res.verdict == skipped }); i >= 0 {
+			row.verdict, row.note = skipped, results[i].note
 		}
 		if row.verdict == skipped && r.proof {
 			row.verdict = failed
@@ -147,28 +171,33 @@ func (r *runner) judge(results []result) []judged {
 	return rows
 }
 
+// covers tells whether a test, or the one it is a subtest of, proves a check.
 func (c check) covers(t *test) bool {
 	pkg := short(t.pkg)
-	dir, below := strings.CutSuffix(c.pkg, "/...")
-	return (pkg == dir || below && strings.HasPrefix(pkg, dir+"/")) && c.test.MatchString(t.name)
+	folder, below := strings.CutSuffix(c.pkg, "/...")
+	return (pkg == folder || below && strings.HasPrefix(pkg, folder+"/")) && c.test.MatchString(t.top())
 }
 
-// summary is the verdict of several tests for one check: a failed one decides,
-// then one that passed.
-func summary(proof []*test) (verdict, string) {
-	var names []string
-	v, note := skipped, ""
+// summary is the verdict of several tests for one check. One failure decides; a
+// skip does so only in the long tier, or when nothing else ran.
+func (r *runner) summary(proof []*test) (verdict, string) {
+	var names, skips []string
+	v := skipped
 	for _, t := range proof {
-		names = append(names, t.name)
+		if t.top() == t.name {
+			names = append(names, t.name)
+		}
 		switch {
 		case t.verdict == failed:
 			v = failed
-		case t.verdict == ok && v == skipped:
+		case t.verdict == ok && t.subtests == 0 && v == skipped:
 			v = ok
-		}
-		if t.verdict == skipped {
-			note = "; " + t.name + " skipped: " + t.reason
+		case t.verdict == skipped && t.subtests == 0:
+			skips = append(skips, t.name+" skipped: "+t.reason)
 		}
 	}
-	return v, strings.Join(names, ", ") + note
+	if len(skips) > 0 && r.proof {
+		v = failed
+	}
+	return v, strings.Join(append([]string{strings.Join(names, ", ")}, skips...), "; ")
 }

@@ -36,7 +36,7 @@ func (c command) with(env ...string) command {
 }
 
 func (c command) String() string {
-	return strings.Join(append(append([]string{}, c.env...), c.args...), " ")
+	return strings.Join(append([]string{filepath.Base(c.args[0])}, c.args[1:]...), " ")
 }
 
 func (r *runner) prepare(ctx context.Context, c command) *exec.Cmd {

@@ -36,7 +36,7 @@ func (r *runner) fuzz(each, total time.Duration) step {
 		}
 		var failures []string
 		built := ""
-		program := filepath.Join(tmp, "fuzz.test.exe")
+		program := filepath.Join(tmp, "fuzz.test"+exe)
 		for _, t := range targets {
 			if t.pkg != built {
 				if _, err := r.output(ctx, goCommand("test", "-c", "-vet=off", "-fuzz=.", "-o", program, t.pkg).with("CGO_ENABLED=0")); err != nil {

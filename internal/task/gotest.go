@@ -23,19 +23,34 @@ type test struct {
 	took      time.Duration
 	reason    string // why it was skipped
 	output    []string
-	subtests  bool
+	subtests  int
+	subskips  int // subtests that were skipped
+}
+
+// top is the name of the test that t is, or is a subtest of.
+func (t *test) top() string {
+	name, _, _ := strings.Cut(t.name, "/")
+	return name
 }
 
 // A figure is what a test measured or counted. A test writes it with
 // t.Logf("CHECK area: name: value").
 type figure struct{ area, name, value string }
 
+// A scenario is one line that interop prints at its end: what official clients of
+// one version did.
+type scenario struct {
+	verdict    verdict
+	name, took string
+}
+
 // A testLog gathers what go test -json says.
 type testLog struct {
-	tests   []*test
-	figures []figure
-	running map[string]*test // by package and name
-	rest    map[string][]string
+	tests     []*test
+	figures   []figure
+	scenarios []scenario
+	running   map[string]*test    // by package and name
+	rest      map[string][]string // output outside of tests, by package
 }
 
 type event struct {
@@ -49,9 +64,10 @@ type event struct {
 }
 
 var (
-	figureLine = regexp.MustCompile(`CHECK ([^:]+): ([^:]+): (.+)`)
-	logPlace   = regexp.MustCompile(`^\s*[\w.-]+\.go:\d+: `)
-	frameLine  = regexp.MustCompile(`^\s*(=== |--- )`)
+	figureLine   = regexp.MustCompile(`CHECK ([^:]+): ([^:]+): (.+)`)
+	scenarioLine = regexp.MustCompile(`^(ok|FAIL|skip) +(.+) \(([\d.]+ s)\)$`)
+	logPlace     = regexp.MustCompile(`^\s*[\w.-]+\.go:\d+: `)
+	frameLine    = regexp.MustCompile(`^\s*(=== |--- )`)
 )
 
 // goTest runs go test -json with the arguments and says how each package did.
@@ -91,17 +107,15 @@ func (l *testLog) add(line string, out io.Writer) {
 	switch e.Action {
 	case "run":
 		l.running[key] = &test{pkg: e.Package, name: e.Test}
-		if i := strings.LastIndexByte(e.Test, '/'); i > 0 {
-			if parent := l.running[e.Package+" "+e.Test[:i]]; parent != nil {
-				parent.subtests = true
-			}
-		}
 	case "build-output":
 		l.rest[e.ImportPath] = append(l.rest[e.ImportPath], strings.TrimRight(e.Output, "\n"))
 	case "output":
 		text := strings.TrimRight(e.Output, "\n")
 		if m := figureLine.FindStringSubmatch(text); m != nil {
 			l.figures = append(l.figures, figure{m[1], m[2], m[3]})
+		}
+		if m := scenarioLine.FindStringSubmatch(text); m != nil {
+			l.scenarios = append(l.scenarios, scenario{map[string]verdict{"ok": ok, "FAIL": failed, "skip": skipped}[m[1]], m[2], m[3]})
 		}
 		if t := l.running[key]; t != nil {
 			t.output = append(t.output, text)
@@ -126,12 +140,27 @@ func (l *testLog) add(line string, out io.Writer) {
 
 // end keeps a test that has its verdict.
 func (l *testLog) end(t *test, out io.Writer) {
+	// To go test, a test is fine whose subtests were all skipped.
+	if t.verdict == ok && t.subtests > 0 && t.subskips == t.subtests {
+		t.verdict = skipped
+	}
+	if i := strings.LastIndexByte(t.name, '/'); i > 0 {
+		if parent := l.running[t.pkg+" "+t.name[:i]]; parent != nil {
+			parent.subtests++
+			if t.verdict == skipped {
+				parent.subskips++
+			}
+		}
+	}
 	switch {
 	case t.verdict == skipped:
 		t.reason = skipReason(t.output)
 	case t.verdict == failed:
 		fmt.Fprintf(out, "    FAIL    %s %s\n", short(t.pkg), t.name)
-		fmt.Fprintln(out, indent(indent(tail(strings.Join(t.output, "\n"), 200))))
+		t.output = slices.DeleteFunc(t.output, frameLine.MatchString)
+		if len(t.output) > 0 {
+			fmt.Fprintln(out, indent(tail(strings.Join(t.output, "\n"), 200)))
+		}
 	case t.took >= 10*time.Second && !strings.Contains(t.name, "/"):
 		fmt.Fprintf(out, "    ok      %s %s  %s\n", short(t.pkg), t.name, seconds(t.took))
 	}
@@ -189,8 +218,9 @@ func (l *testLog) topLevel() []*test {
 	return l.filter(func(t *test) bool { return !strings.Contains(t.name, "/") })
 }
 
+// skips are the skipped tests that have no subtests, which have the reason.
 func (l *testLog) skips() []*test {
-	return l.filter(func(t *test) bool { return t.verdict == skipped })
+	return l.filter(func(t *test) bool { return t.verdict == skipped && t.subtests == 0 })
 }
 
 func (l *testLog) filter(keep func(*test) bool) []*test {

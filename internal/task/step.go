@@ -120,6 +120,12 @@ func (r *runner) report(name string, results []result, took time.Duration) bool 
 			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\n", row.verdict, row.id, row.what, row.note)
 		}
 	}
+	if all := r.tests.scenarios; len(all) > 0 {
+		title("Official clients")
+		for _, s := range all {
+			fmt.Fprintf(table, "  %s\t%s\t%s\n", s.verdict, s.name, s.took)
+		}
+	}
 	if figures := r.tests.figures; len(figures) > 0 {
 		title("Figures")
 		for _, f := range figures {

@@ -25,6 +25,9 @@ const (
 // platforms are those that a release is built for; all of them without cgo.
 var platforms = []string{"linux/amd64", "windows/amd64", "darwin/arm64"}
 
+// exe is what programs of this system end with.
+var exe = map[bool]string{true: ".exe"}[runtime.GOOS == "windows"]
+
 func (r *runner) testSteps() ([]step, error) {
 	steps, err := r.lintSteps()
 	if err != nil {
@@ -107,11 +110,7 @@ func inModule(name, dir string) string {
 
 func (r *runner) binary() step {
 	return step{"build bin/xmtp", 10 * time.Minute, func(ctx context.Context) (string, error) {
-		name := "xmtp"
-		if runtime.GOOS == "windows" {
-			name += ".exe"
-		}
-		target := filepath.Join("bin", name)
+		target := filepath.Join("bin", "xmtp"+exe)
 		_, err := r.output(ctx, goCommand("build", "-trimpath", "-o", target, "./cmd/xmtp").with("CGO_ENABLED=0"))
 		return target, err
 	}}
@@ -167,7 +166,7 @@ func (r *runner) staticcheck(dir string) step {
 			return "", err
 		}
 		defer os.RemoveAll(tmp)
-		program := filepath.Join(tmp, "staticcheck.exe")
+		program := filepath.Join(tmp, "staticcheck"+exe)
 		build := goCommand("build", "-o", program, "honnef.co/go/tools/cmd/staticcheck").with("CGO_ENABLED=0")
 		if _, err := r.output(ctx, build); err != nil {
 			return "", err

@@ -28,8 +28,14 @@ const goTestOutput = `
 {"Action":"output","Package":"github.com/go-xmtp/go-xmtp/node","Test":"TestT3","Output":"    t_test.go:11: takes minutes\n"}
 {"Action":"output","Package":"github.com/go-xmtp/go-xmtp/node","Test":"TestT3","Output":"--- SKIP: TestT3 (0.00s)\n"}
 {"Action":"skip","Package":"github.com/go-xmtp/go-xmtp/node","Test":"TestT3","Elapsed":0}
+{"Action":"run","Package":"github.com/go-xmtp/go-xmtp/node","Test":"TestT6"}
+{"Action":"run","Package":"github.com/go-xmtp/go-xmtp/node","Test":"TestT6/a"}
+{"Action":"output","Package":"github.com/go-xmtp/go-xmtp/node","Test":"TestT6/a","Output":"    t_test.go:12: no network\n"}
+{"Action":"skip","Package":"github.com/go-xmtp/go-xmtp/node","Test":"TestT6/a","Elapsed":0}
+{"Action":"pass","Package":"github.com/go-xmtp/go-xmtp/node","Test":"TestT6","Elapsed":0}
 {"Action":"run","Package":"github.com/go-xmtp/go-xmtp/node","Test":"TestT4"}
 {"Action":"output","Package":"github.com/go-xmtp/go-xmtp/node","Test":"TestT4","Output":"panic: out of range\n"}
+{"Action":"output","Package":"github.com/go-xmtp/go-xmtp/node","Output":"FAIL streams × node-sdk 6.0.0 (bindings 1.10.0) (1.5 s)\n"}
 {"Action":"fail","Package":"github.com/go-xmtp/go-xmtp/node","Elapsed":1}
 {"ImportPath":"github.com/go-xmtp/go-xmtp/mls","Action":"build-output","Output":"mls/x.go:1:1: expected package\n"}
 {"ImportPath":"github.com/go-xmtp/go-xmtp/mls","Action":"build-fail"}
@@ -52,15 +58,22 @@ func TestTestLog(t *testing.T) {
 	for _, test := range l.topLevel() {
 		got[short(test.pkg)+" "+test.name] = test.verdict
 	}
-	want := map[string]verdict{"node TestT1": ok, "node TestT2": failed, "node TestT3": skipped, "node TestT4": failed, "mls (package)": failed}
+	want := map[string]verdict{"node TestT1": ok, "node TestT2": failed, "node TestT3": skipped, "node TestT4": failed, "node TestT6": skipped, "mls (package)": failed}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("verdicts %v, want %v", got, want)
 	}
 	if len(l.figures) != 1 || l.figures[0] != (figure{"node", "start, median", "12 ms"}) {
 		t.Errorf("figures %v", l.figures)
 	}
-	if s := l.skips(); len(s) != 1 || s[0].reason != "takes minutes" {
-		t.Errorf("skips %v", s)
+	if want := (scenario{failed, "streams × node-sdk 6.0.0 (bindings 1.10.0)", "1.5 s"}); len(l.scenarios) != 1 || l.scenarios[0] != want {
+		t.Errorf("scenarios %v, want %v", l.scenarios, want)
+	}
+	var reasons []string
+	for _, s := range l.skips() {
+		reasons = append(reasons, s.name+" "+s.reason)
+	}
+	if got := strings.Join(reasons, "; "); got != "TestT3 takes minutes; TestT6/a no network" {
+		t.Errorf("skips %s", got)
 	}
 	for _, part := range []string{"connection closed", "panic: out of range", "mls/x.go:1:1: expected package"} {
 		if !strings.Contains(out, part) {
@@ -85,7 +98,7 @@ func TestJudge(t *testing.T) {
 		return got
 	}
 	got := checks(false)
-	for id, want := range map[string]verdict{"T1": ok, "T2": failed, "T3": skipped, "T4": failed, "T5": missing, "E1": skipped} {
+	for id, want := range map[string]verdict{"T1": ok, "T2": failed, "T3": skipped, "T4": failed, "T5": missing, "T6": skipped, "E1": skipped} {
 		if got[id] != want {
 			t.Errorf("%s: %s, want %s", id, got[id], want)
 		}

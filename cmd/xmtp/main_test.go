@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"xmtp": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			home := filepath.Join(env.WorkDir, "home")
+			env.Setenv("HOME", home)
+			env.Setenv("LocalAppData", home)
+			env.Setenv("XDG_DATA_HOME", "")
+			return os.Mkdir(home, 0o755)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"serve": serve,
+			"stop":  stop,
+			"hold":  hold,
+			"code":  code,
+		},
+	})
+}
+
+// started finds the address in the line that a node logs when it serves.
+var started = regexp.MustCompile(`node started"?.*"?listen"?[=:]"?([\d.]+:\d+)`)
+
+// A process is a running "xmtp node".
+type process struct {
+	cmd  *exec.Cmd
+	addr string
+	log  strings.Builder // readable after wait
+	read chan struct{}   // closed when all of the log is there
+}
+
+// start runs "xmtp node" and returns when it serves. Its log up to that goes to
+// the error if it ends before.
+func start(cmd *exec.Cmd) (*process, error) {
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd, read: make(chan struct{})}
+	addr := make(chan string, 1)
+	go func() {
+		defer close(p.read)
+		scanner := bufio.NewScanner(stderr)
+		for scanner.Scan() {
+			p.log.WriteString(scanner.Text() + "\n")
+			if m := started.FindStringSubmatch(scanner.Text()); m != nil {
+				addr <- m[1]
+			}
+		}
+	}()
+	select {
+	case p.addr = <-addr:
+		return p, nil
+	case <-p.read:
+		return nil, errors.Join(errors.New("it ended before it served:\n"+p.log.String()), cmd.Wait())
+	}
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.wait()
+}
+
+// wait returns how the process ended, once all of its log was read.
+func (p *process) wait() error {
+	<-p.read
+	return p.cmd.Wait()
+}
+
+// running is the node that each script has started.
+var running sync.Map // of *testscript.TestScript to *process
+
+// serve starts "xmtp node" with its arguments and sets $ADDR to its address.
+func serve(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("usage: serve args...; for a node that does not start use exec")
+	}
+	cmd := exec.Command("xmtp", append([]string{"node"}, args...)...)
+	cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{"HOME", "LocalAppData", "XDG_DATA_HOME", "PATH", "SystemRoot", "TMPDIR", "TMP"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	for _, flag := range []string{"LISTEN", "DATA", "EPHEMERAL", "LOG_FORMAT"} {
+		cmd.Env = append(cmd.Env, envPrefix+flag+"="+ts.Getenv(envPrefix+flag))
+	}
+	p, err := start(cmd)
+	ts.Check(err)
+	ts.Setenv("ADDR", p.addr)
+	ts.Defer(p.kill)
+	running.Store(ts, p)
+}
+
+// stop ends the node of "serve" with an interrupt and writes its log to the file log.
+func stop(ts *testscript.TestScript, neg bool, args []string) {
+	value, found := running.LoadAndDelete(ts)
+	if !found {
+		ts.Fatalf("no node is running")
+	}
+	p := value.(*process)
+	ts.Check(p.cmd.Process.Signal(os.Interrupt))
+	if err := p.wait(); err != nil {
+		ts.Fatalf("the node ended with %v:\n%s", err, p.log.String())
+	}
+	ts.Check(os.WriteFile(ts.MkAbs("log"), []byte(p.log.String()), 0o644))
+}
+
+// hold listens on a free port until the end of the script and sets $HELD to it.
+func hold(ts *testscript.TestScript, neg bool, args []string) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { listener.Close() })
+	ts.Setenv("HELD", listener.Addr().String())
+}
+
+// code runs a command that must end with an exit code: code 2 xmtp node --nonsense.
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N command args...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	exit, ended := errors.AsType[*exec.ExitError](err)
+	if !ended || strconv.Itoa(exit.ExitCode()) != args[0] {
+		ts.Fatalf("ended with %v, want exit code %s", err, args[0])
+	}
+}
+
+func TestDocsTellOfEveryFlag(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "node.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range settingNames(newNode().Flags()) {
+		if row := "| `--" + name + "` | `" + envName(name) + "` |"; !strings.Contains(string(text), row) {
+			t.Errorf("docs/node.md has no row that begins with %s", row)
+		}
+	}
+}

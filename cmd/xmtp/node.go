@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/go-xmtp/go-xmtp/node"
+)
+
+// nodeSettings are the flags of xmtp node.
+type nodeSettings struct {
+	listen        address
+	data          string
+	ephemeral     bool
+	logLevel      choice
+	logFormat     choice
+	shutdownGrace time.Duration
+	rateLimits    bool
+	readOnly      bool
+}
+
+func newNode() *cobra.Command {
+	s := nodeSettings{
+		listen:    node.DefaultListen,
+		logLevel:  choice{"info", []string{"debug", "info", "warn", "error"}},
+		logFormat: choice{"text", []string{"text", "json"}},
+	}
+	var config string
+	cmd := &cobra.Command{
+		Use:   "node",
+		Short: "Run a node that official XMTP apps and SDKs can use",
+		Long: `Run a node: it takes encrypted messages from XMTP apps, keeps them in order on
+disk and delivers them. It never sees what they say. Official SDKs find it when
+they are set to the environment "local".
+
+Every flag but --config can also be set in the environment, as XMTP_NODE_ and
+its name in capitals with _ for -, or in a TOML file given by --config, under
+its name. A flag wins over the environment, the environment over the file.
+
+Ctrl-C or SIGTERM stops the node once the calls under way are done; a second
+one stops it at once. Nothing that was accepted is lost either way.`,
+		Example: `  xmtp node                              on port 5556, data in your home folder
+  xmtp node --ephemeral                  everything in memory, gone at the end
+  xmtp node --listen 0.0.0.0:5556        reachable from other machines
+  XMTP_NODE_DATA=/srv/xmtp xmtp node     data in /srv/xmtp
+  xmtp node --config node.toml           with lines such as  data = "/srv/xmtp"`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := complete(cmd.Flags(), config, os.LookupEnv); err != nil {
+				return usageError{err}
+			}
+			options, err := s.options(cmd.Flags().Changed("data"))
+			if err != nil {
+				return usageError{err}
+			}
+			return s.run(cmd.Context(), options)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&config, configFlag, "", "TOML `file` with settings")
+	flags.Var(&s.listen, "listen", "`host:port` for gRPC over cleartext HTTP/2; port 0 takes a free one")
+	flags.StringVar(&s.data, "data", defaultData(), "`directory` that everything is kept in; made if it isn't there")
+	flags.BoolVar(&s.ephemeral, "ephemeral", false, "keep everything in memory only")
+	flags.BoolVar(&s.rateLimits, "rate-limits", false, "limit how much one network address may send and ask")
+	flags.BoolVar(&s.readOnly, "read-only", false, "refuse everything new, serve what is there")
+	flags.DurationVar(&s.shutdownGrace, "shutdown-grace", 5*time.Second, "how long to wait for calls under way when stopping, such as 5s or 1m")
+	flags.Var(&s.logLevel, "log-level", "`level` from which on is logged: debug, info, warn or error")
+	flags.Var(&s.logFormat, "log-format", "`format` of the log on standard error: text or json")
+	return cmd
+}
+
+// defaultData is where programs of this system keep a user's data; "" if the
+// user has no home.
+func defaultData() string {
+	base := ""
+	switch runtime.GOOS {
+	case "windows":
+		base = os.Getenv("LocalAppData")
+	case "darwin":
+		if home, err := os.UserHomeDir(); err == nil {
+			base = filepath.Join(home, "Library", "Application Support")
+		}
+	default:
+		base = os.Getenv("XDG_DATA_HOME")
+		if home, err := os.UserHomeDir(); err == nil && !filepath.IsAbs(base) {
+			base = filepath.Join(home, ".local", "share")
+		}
+	}
+	if !filepath.IsAbs(base) {
+		return ""
+	}
+	return filepath.Join(base, "xmtp", "node")
+}
+
+// options checks what flags can't check one by one.
+func (s *nodeSettings) options(dataGiven bool) (node.Options, error) {
+	o := node.Options{
+		Listen:        s.listen.String(),
+		Data:          s.data,
+		Ephemeral:     s.ephemeral,
+		RateLimits:    s.rateLimits,
+		ReadOnly:      s.readOnly,
+		ShutdownGrace: s.shutdownGrace,
+	}
+	switch {
+	case s.ephemeral && dataGiven:
+		return o, fmt.Errorf("--ephemeral keeps nothing, so it can't go with --data %s; leave out one of them", s.data)
+	case s.ephemeral:
+		o.Data = ""
+	case s.data == "":
+		return o, errors.New("there is no home folder to keep data in; say where with --data DIRECTORY, or use --ephemeral")
+	}
+	if s.shutdownGrace <= 0 {
+		return o, fmt.Errorf("--shutdown-grace must be more than 0, but is %v", s.shutdownGrace)
+	}
+	level := new(slog.LevelVar)
+	if err := level.UnmarshalText([]byte(s.logLevel.value)); err != nil {
+		return o, err
+	}
+	handler := slog.HandlerOptions{Level: level}
+	if s.logFormat.value == "json" {
+		o.Logger = slog.New(slog.NewJSONHandler(os.Stderr, &handler))
+	} else {
+		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &handler))
+	}
+	return o, nil
+}
+
+// run serves until a signal or a failure ends it.
+func (s *nodeSettings) run(ctx context.Context, o node.Options) error {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+
+	n, err := node.Start(ctx, o)
+	if err != nil {
+		return explain(err, o)
+	}
+	select {
+	case <-n.Done():
+		return n.Err()
+	case <-signals:
+		o.Logger.Info("stopping; once more stops at once", "grace", o.ShutdownGrace)
+	}
+	atOnce, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-signals:
+			o.Logger.Warn("stopping at once")
+			cancel()
+		case <-n.Done():
+		}
+	}()
+	return n.Shutdown(atOnce)
+}
+
+// explain says what to do about a node that did not start.
+func explain(err error, o node.Options) error {
+	advice := ""
+	switch {
+	case errors.Is(err, node.ErrAddressInUse):
+		advice = "Another program, perhaps another node, listens there. Stop it, or choose another port:\n  xmtp node --listen " + nextPort(o.Listen)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		advice = "This machine doesn't have that address. Use 127.0.0.1 for this machine only, or 0.0.0.0 for all its addresses."
+	case errors.Is(err, node.ErrInUse):
+		advice = "Another node uses this directory. Stop it, or give this one a directory of its own with --data."
+	case errors.Is(err, node.ErrForeignDirectory):
+		advice = "It was left as it is. Choose an empty or a new directory with --data."
+	case errors.Is(err, node.ErrNewerFormat):
+		advice = "It was left as it is. Run the version of xmtp that wrote it, or a newer one."
+	case errors.Is(err, fs.ErrPermission):
+		advice = "Run the node as a user who may, or choose something else with --listen or --data."
+	case errors.Is(err, node.ErrDamaged):
+		advice = "It was left as it is. Restore it from a backup; or, to start empty, move it away:\n  mv " + o.Data + " " + o.Data + ".damaged"
+	default:
+		return err
+	}
+	return fmt.Errorf("%w\n%s", err, advice)
+}
+
+func nextPort(listen string) string {
+	host, port, _ := net.SplitHostPort(listen)
+	number, err := strconv.Atoi(port)
+	if err != nil || number >= 65535 {
+		number = 0
+	} else {
+		number++
+	}
+	return net.JoinHostPort(host, strconv.Itoa(number))
+}
