@@ -35,7 +35,7 @@ func TestKDFAgainstStandardLibrary(t *testing.T) {
 		k := rapid.SampledFrom(kdfs).Draw(t, "kdf")
 		h := hashes[k]
 		key := drawBytes(t, "key", 200)
-		parts := [][]byte{drawBytes(t, "a", 400), drawBytes(t, "b", 9000), drawBytes(t, "c", 400)}
+		parts := [][]byte{drawBytes(t, "a", 400), drawBytes(t, "b", 400), drawBytes(t, "c", 400)}
 		parts = parts[:rapid.IntRange(0, 3).Draw(t, "parts")]
 		before := slices.Concat(parts...)
 
@@ -68,6 +68,39 @@ func TestKDFAgainstStandardLibrary(t *testing.T) {
 			t.Fatal("input was changed")
 		}
 	})
+}
+
+// Input changes from the stack to the heap at some length, and passes through a
+// buffer there.
+func TestKDFLongInput(t *testing.T) {
+	hashes := map[KDF]func() hash.Hash{HKDFSHA256: sha256.New, HKDFSHA384: sha512.New384, HKDFSHA512: sha512.New}
+	for k, h := range hashes {
+		for _, n := range []int{0, 1, 63, 64, 65, 127, 128, 129, shortInput - 1, shortInput, shortInput + 1, 4095, 4096, 4097, 10_000} {
+			b := make([]byte, n)
+			for i := range b {
+				b[i] = byte(i * 7)
+			}
+			parts := [][]byte{b[:n/3], b[n/3:]}
+			d := h()
+			d.Write(b)
+			if got, want := k.Hash(nil, parts...), d.Sum(nil); !bytes.Equal(got, want) {
+				t.Errorf("KDF %d hashes %d bytes to %x, want %x", k, n, got, want)
+			}
+			m := hmac.New(h, b)
+			m.Write(b)
+			if got, want := k.MAC(nil, b, parts...), m.Sum(nil); !bytes.Equal(got, want) {
+				t.Errorf("KDF %d, %d bytes: MAC %x, want %x", k, n, got, want)
+			}
+			want, err := hkdf.Expand(h, []byte("key"), string(b), 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, 100)
+			if k.Expand(got, []byte("key"), parts...); !bytes.Equal(got, want) {
+				t.Errorf("KDF %d, %d bytes: expands to %x, want %x", k, n, got, want)
+			}
+		}
+	}
 }
 
 func TestExpandLimit(t *testing.T) {
@@ -354,6 +387,9 @@ func TestContextLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := New(X25519(), HKDFSHA256, AES128GCM)
+	if s.KEM() != X25519() || s.KDF() != HKDFSHA256 || s.AEAD() != AES128GCM {
+		t.Error("suite does not name its parts")
+	}
 	_, c, err := s.NewSender(key.Public, s.Info())
 	if err != nil {
 		t.Fatal(err)

@@ -166,9 +166,19 @@ func TestSuiteFromParts(t *testing.T) {
 	if s.ID() != 0xf000 || s.HashSize() != 64 || s.KeySize() != 32 {
 		t.Errorf("suite %d with hash of %d, key of %d", s.ID(), s.HashSize(), s.KeySize())
 	}
+	if got, want := s.Hash([]byte("head"), []byte("a"), []byte("b")), hpke.HKDFSHA512.Hash([]byte("head"), []byte("ab")); !bytes.Equal(got, want) {
+		t.Errorf("hash %x, want %x", got, want)
+	}
 	key, err := s.GenerateKeyPair()
 	if err != nil {
 		t.Fatal(err)
+	}
+	derived, err := s.DeriveKeyPair(key.Private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, err := s.HPKE().KEM().DeriveKeyPair(key.Private); err != nil || !bytes.Equal(derived.Public, want.Public) {
+		t.Errorf("derived %v, want %v, %v", derived, want, err)
 	}
 	if err := s.CheckPublicKey(key.Public); err != nil || len(key.Public) != 65 {
 		t.Errorf("public key of %d bytes: %v", len(key.Public), err)
@@ -276,7 +286,7 @@ func TestSecretIsRedacted(t *testing.T) {
 		List   []Secret
 	}{"n", secret, []Secret{secret}}
 	var log bytes.Buffer
-	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", secret, "in", in)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", secret, "in", in, "key", Key{Key: [MaxKeySize]byte([]byte("swordfishswordfishswordfish....."))})
 	js, err := json.Marshal(in)
 	if err != nil {
 		t.Fatal(err)
