@@ -33,6 +33,7 @@ var (
 	ErrCapabilities = errors.New("leaf does not support what the group needs")
 	ErrDuplicateKey = errors.New("public key occurs twice in the group")
 	ErrInvalidTree  = errors.New("ratchet tree is not valid")
+	ErrInvalidPath  = errors.New("update path is not valid")
 )
 
 // malformed wraps a decoding error of the structure what.

@@ -3,10 +3,12 @@ package mls
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
 	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
+	"github.com/go-xmtp/go-xmtp/mls/internal/treemath"
 	"github.com/go-xmtp/go-xmtp/mls/internal/vectortest"
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
@@ -22,6 +24,7 @@ func TestVectors(t *testing.T) {
 		"messages":        vectorsMessages,
 		"tree-operations": vectorsTreeOperations,
 		"tree-validation": vectorsTreeValidation,
+		"treekem":         vectorsTreeKEM,
 	} {
 		t.Run(name, func(t *testing.T) {
 			tally := tally{run: map[int]int{}, skipped: map[string]int{}}
@@ -279,6 +282,144 @@ func vectorsTreeValidation(t *testing.T, c *tally) {
 				t.Error(err)
 			}
 			equal(t, "tree", tree.append(nil), v.Tree)
+		})
+	}
+}
+
+func vectorsTreeKEM(t *testing.T, c *tally) {
+	type vector struct {
+		Suite         int      `json:"cipher_suite"`
+		ConfirmedHash hexBytes `json:"confirmed_transcript_hash"`
+		Epoch         uint64   `json:"epoch"`
+		GroupID       hexBytes `json:"group_id"`
+		Tree          hexBytes `json:"ratchet_tree"`
+		Leaves        []struct {
+			Encryption  hexBytes `json:"encryption_priv"`
+			Index       LeafIndex
+			PathSecrets []struct {
+				Node   nodeIndex
+				Secret hexBytes `json:"path_secret"`
+			} `json:"path_secrets"`
+			Signature hexBytes `json:"signature_priv"`
+		} `json:"leaves_private"`
+		Paths []struct {
+			CommitSecret hexBytes   `json:"commit_secret"`
+			PathSecrets  []hexBytes `json:"path_secrets"`
+			Sender       LeafIndex
+			HashAfter    hexBytes `json:"tree_hash_after"`
+			Path         hexBytes `json:"update_path"`
+		} `json:"update_paths"`
+	}
+	for i, v := range vectortest.Load[vector](t, "treekem.json") {
+		s, ok := c.suite(v.Suite)
+		if !ok {
+			continue
+		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			tree := decodeTree(t, v.Tree, s)
+			public := func(private []byte) []byte {
+				b, err := s.HPKE().KEM().PublicKey(private)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return b
+			}
+			keys := map[LeafIndex]privateKeys{}
+			signers := map[LeafIndex]Signer{}
+			for _, l := range v.Leaves {
+				k := privateKeys{l.Index.Node(): suite.Secret(l.Encryption)}
+				equal(t, fmt.Sprint("key of leaf ", l.Index), public(l.Encryption), tree.encryptionKey(l.Index.Node()))
+				for _, p := range l.PathSecrets {
+					pair, err := deriveNodeKey(s, suite.Secret(p.Secret))
+					if err != nil {
+						t.Fatal(err)
+					}
+					equal(t, fmt.Sprint("key of node ", p.Node), pair.Public, tree.encryptionKey(p.Node))
+					k[p.Node] = pair.Private
+				}
+				keys[l.Index] = k
+				signer, err := s.Signature().NewSigner(l.Signature)
+				if err != nil {
+					t.Fatal(err)
+				}
+				leaf, _ := tree.leaf(l.Index)
+				equal(t, fmt.Sprint("signature key of leaf ", l.Index), signer.Public(), leaf.signatureKey())
+				signers[l.Index] = signer
+			}
+			context := func(hash []byte) []byte {
+				c := groupContext{version: MLS10, suite: CipherSuite(v.Suite), groupID: v.GroupID, epoch: v.Epoch,
+					treeHash: hash, confirmedTranscriptHash: v.ConfirmedHash}
+				return c.append(nil)
+			}
+			for _, u := range v.Paths {
+				r := wire.NewReader(u.Path)
+				path := readUpdatePath(r)
+				if err := r.Done(); err != nil {
+					t.Fatal(err)
+				}
+				after := tree.clone()
+				nodes, err := after.applyPath(u.Sender, path, nil)
+				if err != nil {
+					t.Fatalf("path of leaf %d: %v", u.Sender, err)
+				}
+				equal(t, "tree hash after", after.rootHash(), u.HashAfter)
+				for own, k := range keys {
+					if own == u.Sender {
+						continue
+					}
+					k = maps.Clone(k)
+					secret, at, err := after.openPath(own, k, nodes, path, nil, context(u.HashAfter))
+					if err != nil {
+						t.Fatalf("leaf %d, path of leaf %d: %v", own, u.Sender, err)
+					}
+					equal(t, "path secret", secret, u.PathSecrets[own])
+					if at < 0 || nodes[at].node != treemath.CommonAncestor(own.Node(), u.Sender.Node()) {
+						t.Errorf("leaf %d opens node %d of leaf %d", own, nodes[at].node, u.Sender)
+					}
+					secret, err = after.decryptPath(own, k, nodes, path, nil, context(u.HashAfter))
+					if err != nil {
+						t.Fatalf("leaf %d, path of leaf %d: %v", own, u.Sender, err)
+					}
+					equal(t, "commit secret", secret, u.CommitSecret)
+				}
+
+				own := tree.clone()
+				leaf, _ := own.leaf(u.Sender)
+				made, err := own.createPath(u.Sender, leaf.fields(), signers[u.Sender], v.GroupID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := made.encrypt(own, nil, context(own.rootHash())); err != nil {
+					t.Fatal(err)
+				}
+				r = wire.NewReader(made.path.append(nil))
+				path = readUpdatePath(r)
+				if err := r.Done(); err != nil {
+					t.Fatal(err)
+				}
+				theirs := tree.clone()
+				nodes, err = theirs.applyPath(u.Sender, path, nil)
+				if err != nil {
+					t.Fatalf("own path of leaf %d: %v", u.Sender, err)
+				}
+				equal(t, "tree hash of own path", theirs.rootHash(), own.rootHash())
+				for leaf, k := range keys {
+					if leaf == u.Sender {
+						continue
+					}
+					secret, err := theirs.decryptPath(leaf, maps.Clone(k), nodes, path, nil, context(own.rootHash()))
+					if err != nil {
+						t.Fatalf("leaf %d, own path of leaf %d: %v", leaf, u.Sender, err)
+					}
+					equal(t, "commit secret of own path", secret, made.commitSecret)
+				}
+				if q, err := newRequirements(CipherSuite(v.Suite), nil); err != nil {
+					t.Fatal(err)
+				} else if err := own.validate(v.GroupID, q); err != nil {
+					t.Errorf("tree after own path of leaf %d: %v", u.Sender, err)
+				}
+				equal(t, "tree before", tree.append(nil), v.Tree)
+			}
 		})
 	}
 }
