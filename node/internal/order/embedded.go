@@ -204,16 +204,7 @@ func (e *Embedded) write(flights chan<- *flight) {
 	}()
 	number, clock := e.store.Last()
 	for {
-		var first *request
-		select {
-		case first = <-e.requests:
-		case <-e.ended:
-		case <-e.stop:
-			select {
-			case first = <-e.requests:
-			default:
-			}
-		}
+		first := e.next()
 		if first == nil {
 			break
 		}
@@ -227,6 +218,28 @@ func (e *Embedded) write(flights chan<- *flight) {
 		}
 	}
 	finished = true
+}
+
+// next waits for a request; nil means that there won't be any more.
+func (e *Embedded) next() *request {
+	select {
+	case <-e.ended:
+		return nil
+	default:
+	}
+	select {
+	case r := <-e.requests:
+		return r
+	case <-e.ended:
+		return nil
+	case <-e.stop:
+		select {
+		case r := <-e.requests:
+			return r
+		default:
+			return nil
+		}
+	}
 }
 
 // build drains the waiting requests into one batch and commits it.
