@@ -172,6 +172,10 @@ func TestX25519AgainstStandardLibrary(t *testing.T) {
 		if ok := x25519Shared(&got, scalar, point); ok != (err == nil) || ok && !bytes.Equal(got[:], want) {
 			t.Fatalf("shared secret %x %v, want %x %v", got, ok, want, err)
 		}
+		public, ok := x25519Encap(&got, scalar, point)
+		if ok != (err == nil) || ok && !bytes.Equal(got[:], want) || !bytes.Equal(public, key.PublicKey().Bytes()) {
+			t.Fatalf("both at once: %x, %x %v, want %x, %x %v", public, got, ok, key.PublicKey().Bytes(), want, err)
+		}
 	})
 }
 

@@ -57,10 +57,10 @@ func (k *x25519KEM) Encap(public []byte) (shared, enc []byte, err error) {
 
 func (k *x25519KEM) encap(public, ephemeral []byte) (shared, enc []byte, err error) {
 	var dh [x25519Size]byte
-	if !x25519Shared(&dh, ephemeral, public) {
+	enc, ok := x25519Encap(&dh, ephemeral, public)
+	if !ok {
 		return nil, nil, ErrInvalidKey
 	}
-	enc = x25519Public(ephemeral)
 	return k.derive(dh[:], enc, public), enc, nil
 }
 
@@ -80,23 +80,72 @@ func x25519KeyPair(private []byte) KeyPair {
 	return KeyPair{Private: private, Public: x25519Public(private)}
 }
 
-// x25519Public multiplies the base point by a private key of 32 bytes. The
-// multiplication is done on the Edwards curve, where the tables for its base
-// point make it more than twice as fast as crypto/ecdh, and as constant in time.
+// x25519Public multiplies the base point by a private key of 32 bytes.
 func x25519Public(private []byte) []byte {
+	var u fraction
+	u.setPublic(private)
+	u.divide()
+	return u.num.Bytes()
+}
+
+// x25519Shared is the function X25519 of RFC 7748 §5. It reports false for keys
+// of wrong length and for an all-zero result (RFC 9180 §7.1.4).
+func x25519Shared(out *[x25519Size]byte, scalar, point []byte) bool {
+	var u fraction
+	if !u.setShared(scalar, point) {
+		return false
+	}
+	u.divide()
+	return u.result(out)
+}
+
+// x25519Encap is x25519Shared with the public key of scalar, for one division
+// instead of two.
+func x25519Encap(out *[x25519Size]byte, scalar, point []byte) (public []byte, ok bool) {
+	var u, v fraction
+	if !u.setShared(scalar, point) {
+		return nil, false
+	}
+	v.setPublic(scalar)
+	u.num.Multiply(&u.num, &v.den)
+	v.num.Multiply(&v.num, &u.den)
+	u.den.Multiply(&u.den, &v.den)
+	u.divide()
+	v.num.Multiply(&v.num, &u.den)
+	return v.num.Bytes(), u.result(out)
+}
+
+// fraction is the u-coordinate of a point before the division.
+type fraction struct{ num, den field.Element }
+
+func (u *fraction) divide() {
+	u.den.Invert(&u.den)
+	u.num.Multiply(&u.num, &u.den)
+}
+
+func (u *fraction) result(out *[x25519Size]byte) bool {
+	copy(out[:], u.num.Bytes())
+	var zero [x25519Size]byte
+	return subtle.ConstantTimeCompare(out[:], zero[:]) == 0
+}
+
+// setPublic multiplies the base point. That is done on the Edwards curve, where
+// the tables for its base point make it more than twice as fast as crypto/ecdh,
+// and as constant in time; u = (1+y)/(1-y) there (RFC 7748 §4.1).
+func (u *fraction) setPublic(private []byte) {
 	var s edwards25519.Scalar
 	if _, err := s.SetBytesWithClamping(private); err != nil {
 		panic("hpke: X25519 private key of wrong length") // callers have checked
 	}
-	public := new(edwards25519.Point).ScalarBaseMult(&s).BytesMontgomery()
+	_, y, z, _ := new(edwards25519.Point).ScalarBaseMult(&s).ExtendedCoordinates()
+	u.num.Add(z, y)
+	u.den.Subtract(z, y)
 	s = edwards25519.Scalar{}
-	return public
 }
 
-// x25519Shared is the function X25519 of RFC 7748 §5, for which crypto/ecdh
-// would compute the public key of scalar first, doubling the time. It reports
-// false for keys of wrong length and for an all-zero result (RFC 9180 §7.1.4).
-func x25519Shared(out *[x25519Size]byte, scalar, point []byte) bool {
+// setShared is the ladder of RFC 7748 §5, for which crypto/ecdh would compute
+// the public key of scalar first, doubling the time.
+func (u *fraction) setShared(scalar, point []byte) bool {
 	if len(scalar) != x25519Size || len(point) != x25519Size {
 		return false
 	}
@@ -105,11 +154,13 @@ func x25519Shared(out *[x25519Size]byte, scalar, point []byte) bool {
 	k[0] &= 248
 	k[31] = k[31]&127 | 64
 
-	var x1, x2, z2, x3, z3, a, b, c, d field.Element
+	var x1, x3, z3, a, b, c, d field.Element
 	if _, err := x1.SetBytes(point); err != nil {
 		return false
 	}
+	x2, z2 := &u.num, &u.den
 	x2.One()
+	z2.Zero()
 	x3.Set(&x1)
 	z3.One()
 	swap := 0
@@ -119,8 +170,8 @@ func x25519Shared(out *[x25519Size]byte, scalar, point []byte) bool {
 		z2.Swap(&z3, swap^bit)
 		swap = bit
 
-		a.Add(&x2, &z2)
-		b.Subtract(&x2, &z2)
+		a.Add(x2, z2)
+		b.Subtract(x2, z2)
 		c.Add(&x3, &z3)
 		d.Subtract(&x3, &z3)
 		d.Multiply(&d, &a) // DA
@@ -136,15 +187,11 @@ func x25519Shared(out *[x25519Size]byte, scalar, point []byte) bool {
 		x2.Multiply(&a, &b)
 		a.Subtract(&a, &b) // E
 		z2.Mult32(&a, 121666)
-		z2.Add(&z2, &b) // BB + 121666 E = AA + 121665 E
-		z2.Multiply(&z2, &a)
+		z2.Add(z2, &b) // BB + 121666 E = AA + 121665 E
+		z2.Multiply(z2, &a)
 	}
 	x2.Swap(&x3, swap)
 	z2.Swap(&z3, swap)
-	z2.Invert(&z2)
-	x2.Multiply(&x2, &z2)
-	copy(out[:], x2.Bytes())
 	clear(k[:])
-	var zero [x25519Size]byte
-	return subtle.ConstantTimeCompare(out[:], zero[:]) == 0
+	return true
 }
