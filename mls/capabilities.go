@@ -46,12 +46,7 @@ func newRequirements(id CipherSuite, exts []Extension) (*requirements, error) {
 // check tells whether a leaf is fit for the group, but for its signature and the
 // credentials of the others (§7.3).
 func (q *requirements) check(f *leafFields) error {
-	switch {
-	case !f.versions.Contains(uint16(MLS10)):
-		return fmt.Errorf("%w: version %d", ErrCapabilities, MLS10)
-	case !f.suites.Contains(uint16(q.suite)):
-		return fmt.Errorf("%w: cipher suite %d", ErrCapabilities, q.suite)
-	case !f.supportsCredential(f.credential.Type):
+	if !f.supportsCredential(f.credential.Type) {
 		return fmt.Errorf("%w: its own credential type %d", ErrCapabilities, f.credential.Type)
 	}
 	for i := range q.extensions.Len() {
@@ -75,6 +70,19 @@ func (q *requirements) check(f *leafFields) error {
 		}
 	}
 	return f.checkExtensions()
+}
+
+// checkProtocol checks that a leaf lists the protocol version and the suite of the
+// group. The RFC doesn't ask for it, and the members in its test vectors don't do
+// it, but others refuse such a leaf: we add none.
+func (q *requirements) checkProtocol(f *leafFields) error {
+	if !f.versions.Contains(uint16(MLS10)) {
+		return fmt.Errorf("%w: version %d", ErrCapabilities, MLS10)
+	}
+	if !f.suites.Contains(uint16(q.suite)) {
+		return fmt.Errorf("%w: cipher suite %d", ErrCapabilities, q.suite)
+	}
+	return nil
 }
 
 // checkExtensions checks that the leaf lists its own extensions, each there once.
