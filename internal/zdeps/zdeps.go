@@ -26,6 +26,7 @@ import (
 )
 
 import (
+	_ "github.com/gofrs/flock"
 	_ "github.com/ncruces/go-sqlite3"
 	_ "github.com/ncruces/go-sqlite3/driver"
 	_ "github.com/ncruces/go-sqlite3/vfs/adiantum"

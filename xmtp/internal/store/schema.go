@@ -1,0 +1,141 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+)
+
+// migrations bring a database from the version that is their index to the
+// next. One that has been released is never changed.
+var migrations = []string{
+	`
+	-- Facts about the client itself: name and value.
+	CREATE TABLE meta (
+		name  TEXT PRIMARY KEY,
+		value BLOB NOT NULL
+	) STRICT, WITHOUT ROWID;
+
+	-- Downloaded identity logs; every entry was verified with those before it.
+	CREATE TABLE identity_updates (
+		inbox    TEXT NOT NULL,
+		number   INTEGER NOT NULL, -- the node's sequence id
+		verified BLOB NOT NULL,    -- identity.VerifiedUpdate
+		PRIMARY KEY (inbox, number)
+	) STRICT, WITHOUT ROWID;
+
+	-- Own key packages, private parts included.
+	CREATE TABLE key_packages (
+		reference   BLOB PRIMARY KEY,    -- KeyPackageRef
+		private     BLOB NOT NULL,       -- the key package with its private keys
+		init_key    BLOB NOT NULL,       -- public
+		wrapper_key BLOB NOT NULL,       -- public X-Wing key, or empty
+		wrapper     BLOB NOT NULL,       -- its seed, or empty
+		created     INTEGER NOT NULL,    -- ns
+		uploaded    INTEGER NOT NULL,    -- 0 or 1
+		expires     INTEGER              -- ns; when to delete it, once there is a newer one
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX key_packages_init ON key_packages (init_key);
+	CREATE INDEX key_packages_wrapper ON key_packages (wrapper_key);
+
+	CREATE TABLE groups (
+		id           BLOB PRIMARY KEY,
+		kind         INTEGER NOT NULL,   -- ConversationType
+		dm           TEXT NOT NULL,      -- dm id, or empty
+		creator      TEXT NOT NULL,      -- inbox id
+		adder        TEXT NOT NULL,      -- inbox id
+		membership   INTEGER NOT NULL,   -- membership state
+		created      INTEGER NOT NULL,   -- ns
+		welcome      INTEGER NOT NULL,   -- number of the welcome, or 0
+		cursor       INTEGER NOT NULL,   -- everything up to here has been applied
+		joined       INTEGER NOT NULL,   -- number of the commit that let us in
+		rotated      INTEGER NOT NULL,   -- ns; when we last renewed our leaf
+		checked      INTEGER NOT NULL,   -- ns; when members' installations were last looked at
+		last_message INTEGER NOT NULL,   -- ns
+		paused       TEXT NOT NULL,      -- the version that the group asks for, or empty
+		problem      TEXT NOT NULL       -- why it is not used any more, or empty
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX groups_dm ON groups (dm) WHERE dm <> '';
+
+	-- MLS state, as package mls hands it out.
+	CREATE TABLE mls (
+		group_id BLOB NOT NULL,
+		key      BLOB NOT NULL,
+		value    BLOB NOT NULL,
+		PRIMARY KEY (group_id, key)
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE messages (
+		row          INTEGER PRIMARY KEY AUTOINCREMENT, -- in the order of arrival
+		id           BLOB NOT NULL,
+		group_id     BLOB NOT NULL,
+		number       INTEGER NOT NULL,   -- the node's, 0 while unpublished
+		sent         INTEGER NOT NULL,   -- ns; the node's time once published
+		sender       TEXT NOT NULL,      -- inbox id
+		installation BLOB NOT NULL,
+		kind         INTEGER NOT NULL,   -- 1 application, 2 membership change
+		delivery     INTEGER NOT NULL,   -- 1 unpublished, 2 published, 3 failed
+		content_type TEXT NOT NULL,      -- authority/type:major.minor, or empty
+		content      BLOB NOT NULL,      -- serialized EncodedContent
+		expires      INTEGER             -- ns
+	) STRICT;
+	CREATE UNIQUE INDEX messages_id ON messages (group_id, id);
+	CREATE INDEX messages_sent ON messages (group_id, sent, row);
+	CREATE INDEX messages_expires ON messages (expires) WHERE expires IS NOT NULL;
+
+	-- What is to be published, by group in the order of row.
+	CREATE TABLE outbox (
+		row      INTEGER PRIMARY KEY AUTOINCREMENT,
+		group_id BLOB NOT NULL,
+		kind     INTEGER NOT NULL,
+		state    INTEGER NOT NULL,       -- see the constants beside the code
+		intent   BLOB NOT NULL,          -- what is wanted, independent of the epoch
+		message  BLOB NOT NULL,          -- id of the message row it is for, or empty
+		payload  BLOB NOT NULL,          -- the bytes that are published, or empty
+		hmac     BLOB NOT NULL,          -- sender HMAC of the payload
+		hash     BLOB NOT NULL,          -- SHA-256 of the payload
+		epoch    INTEGER NOT NULL,       -- that the payload was made in
+		after    BLOB NOT NULL,          -- what to send once it is in the log (welcomes)
+		attempts INTEGER NOT NULL
+	) STRICT;
+	CREATE INDEX outbox_group ON outbox (group_id, row);
+	CREATE INDEX outbox_hash ON outbox (hash) WHERE hash <> x'';
+
+	CREATE TABLE consent (
+		kind   INTEGER NOT NULL,         -- 1 conversation, 2 inbox
+		entity TEXT NOT NULL,            -- hex
+		state  INTEGER NOT NULL,
+		at     INTEGER NOT NULL,         -- ns
+		PRIMARY KEY (kind, entity)
+	) STRICT, WITHOUT ROWID;
+
+	-- Envelopes that could not be used, and why.
+	CREATE TABLE skipped (
+		group_id BLOB NOT NULL,          -- empty for welcomes
+		number   INTEGER NOT NULL,
+		reason   TEXT NOT NULL,
+		at       INTEGER NOT NULL,       -- ns
+		PRIMARY KEY (group_id, number)
+	) STRICT, WITHOUT ROWID;
+	`,
+}
+
+func (db *DB) migrate() error {
+	version, err := pragma(db.conn, "user_version")
+	if err != nil {
+		return fmt.Errorf("opening the database: %w", translate(err))
+	}
+	for v := version; v < int64(len(migrations)); v++ {
+		err := db.conn.Exec("BEGIN IMMEDIATE;" + migrations[v] + fmt.Sprintf(";PRAGMA user_version = %d; COMMIT", v+1))
+		if err != nil {
+			return errors.Join(fmt.Errorf("bringing the database to version %d: %w", v+1, translate(err)), db.undo())
+		}
+	}
+	return nil
+}
+
+func (db *DB) undo() error {
+	if db.conn.GetAutocommit() {
+		return nil
+	}
+	return db.conn.Exec("ROLLBACK")
+}

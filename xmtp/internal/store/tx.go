@@ -1,0 +1,197 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ncruces/go-sqlite3"
+)
+
+// Tx is a transaction, or a read of one consistent state. It must not be used
+// after the function that got it has returned.
+type Tx struct {
+	db *DB
+}
+
+// Update runs f in a transaction that is durable when Update returns nil, and
+// undone if f or the commit fails.
+func (db *DB) Update(f func(*Tx) error) error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.conn == nil {
+		return ErrClosed
+	}
+	if err := db.run("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	committed := false
+	defer func() {
+		if !committed && !db.conn.GetAutocommit() {
+			// If this fails, too, the next BEGIN says so.
+			_ = db.run("ROLLBACK")
+		}
+	}()
+	if err := f(&Tx{db}); err != nil {
+		return err
+	}
+	if err := db.run("COMMIT"); err != nil {
+		return err
+	}
+	committed = true
+	if db.logPages >= scrubPages {
+		// What was asked for is durable. A log that could not be emptied is
+		// tried again with the next transaction.
+		_ = db.scrub()
+	}
+	return nil
+}
+
+// View runs f on a consistent state.
+func (db *DB) View(f func(*Tx) error) error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.conn == nil {
+		return ErrClosed
+	}
+	return f(&Tx{db})
+}
+
+// Savepoint runs f and undoes what it has changed if it fails, without ending
+// the transaction.
+func (tx *Tx) Savepoint(f func() error) error {
+	if err := tx.db.run("SAVEPOINT step"); err != nil {
+		return err
+	}
+	err := f()
+	if err != nil {
+		if undo := tx.db.run("ROLLBACK TO step"); undo != nil {
+			return errors.Join(err, undo)
+		}
+	}
+	if release := tx.db.run("RELEASE step"); release != nil {
+		return errors.Join(err, release)
+	}
+	return err
+}
+
+func (db *DB) run(sql string) error {
+	return (&Tx{db}).Exec(sql)
+}
+
+// Exec runs a statement that returns no rows. Arguments are nil, bool, int,
+// int64, uint64 (below 2^63), string or []byte; a nil []byte is stored as an
+// empty one.
+func (tx *Tx) Exec(sql string, args ...any) error {
+	return tx.Query(sql, args, func(Row) error { return nil })
+}
+
+// Changes returns how many rows the last Exec has changed.
+func (tx *Tx) Changes() int64 { return tx.db.conn.Changes() }
+
+// errStop ends a query early.
+var errStop = errors.New("enough")
+
+// Query calls f with each row.
+func (tx *Tx) Query(sql string, args []any, f func(Row) error) error {
+	s, err := tx.db.prepare(sql)
+	if err != nil {
+		return fmt.Errorf("database: %w", translate(err))
+	}
+	defer func() {
+		// The statement keeps arguments, which may be secret, until it is cleared.
+		_ = s.ClearBindings()
+	}()
+	for i, arg := range args {
+		if err := bind(s, i+1, arg); err != nil {
+			return errors.Join(fmt.Errorf("database: %w", err), s.Reset())
+		}
+	}
+	for s.Step() {
+		if err := f(Row{s}); err != nil {
+			resetErr := s.Reset()
+			if errors.Is(err, errStop) {
+				return resetErr
+			}
+			return errors.Join(err, resetErr)
+		}
+	}
+	if err := errors.Join(s.Err(), s.Reset()); err != nil {
+		return fmt.Errorf("database: %w", translate(err))
+	}
+	return nil
+}
+
+// One calls f with the first row, if there is any.
+func (tx *Tx) One(sql string, args []any, f func(Row)) (found bool, err error) {
+	err = tx.Query(sql, args, func(r Row) error {
+		found = true
+		f(r)
+		return errStop
+	})
+	return found, err
+}
+
+// prepare returns a statement, which is kept for the next time.
+func (db *DB) prepare(sql string) (*sqlite3.Stmt, error) {
+	if s := db.statements[sql]; s != nil {
+		return s, nil
+	}
+	s, tail, err := db.conn.PrepareFlags(sql, sqlite3.PREPARE_PERSISTENT)
+	if err != nil {
+		return nil, err
+	}
+	if tail != "" {
+		return nil, errors.Join(fmt.Errorf("more than one statement: %q", sql), s.Close())
+	}
+	db.statements[sql] = s
+	return s, nil
+}
+
+func bind(s *sqlite3.Stmt, i int, arg any) error {
+	switch v := arg.(type) {
+	case nil:
+		return s.BindNull(i)
+	case bool:
+		return s.BindBool(i, v)
+	case int:
+		return s.BindInt64(i, int64(v))
+	case int64:
+		return s.BindInt64(i, v)
+	case uint64:
+		if v > 1<<63-1 {
+			return fmt.Errorf("a number of %d can't be stored", v)
+		}
+		return s.BindInt64(i, int64(v))
+	case string:
+		return s.BindText(i, v)
+	case []byte:
+		if len(v) == 0 {
+			return s.BindZeroBlob(i, 0)
+		}
+		return s.BindBlob(i, v)
+	}
+	return fmt.Errorf("an argument of type %T", arg)
+}
+
+// Row is the current row of a query.
+type Row struct {
+	s *sqlite3.Stmt
+}
+
+// Int returns a column as a signed number; 0 for NULL.
+func (r Row) Int(i int) int64 { return r.s.ColumnInt64(i) }
+
+// Uint returns a column as a number.
+func (r Row) Uint(i int) uint64 { return uint64(r.s.ColumnInt64(i)) }
+
+// Bool returns a column as a truth value.
+func (r Row) Bool(i int) bool { return r.s.ColumnBool(i) }
+
+// Text returns a column as a string.
+func (r Row) Text(i int) string { return r.s.ColumnText(i) }
+
+// Bytes returns a copy of a column.
+func (r Row) Bytes(i int) []byte { return r.s.ColumnBlob(i, nil) }
+
+// IsNull tells whether a column has no value.
+func (r Row) IsNull(i int) bool { return r.s.ColumnType(i) == sqlite3.NULL }
