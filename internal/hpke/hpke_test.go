@@ -173,7 +173,7 @@ func TestX25519AgainstStandardLibrary(t *testing.T) {
 			t.Fatalf("shared secret %x %v, want %x %v", got, ok, want, err)
 		}
 		public, ok := x25519Encap(&got, scalar, point)
-		if ok != (err == nil) || ok && !bytes.Equal(got[:], want) || !bytes.Equal(public, key.PublicKey().Bytes()) {
+		if ok != (err == nil) || ok && (!bytes.Equal(got[:], want) || !bytes.Equal(public, key.PublicKey().Bytes())) {
 			t.Fatalf("both at once: %x, %x %v, want %x, %x %v", public, got, ok, key.PublicKey().Bytes(), want, err)
 		}
 	})
