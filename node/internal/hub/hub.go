@@ -55,8 +55,9 @@ type Subscription struct {
 	hub  *Hub
 	wake chan struct{} // holds a token while there may be something to take
 
+	topics map[order.Topic]struct{} // guarded by the hub's lock
+
 	mu      sync.Mutex
-	topics  map[order.Topic]struct{}
 	queue   []*order.Record
 	bytes   int
 	lagging map[order.Topic]struct{}
@@ -73,11 +74,11 @@ func (s *Subscription) Add(topics ...order.Topic) {
 			s.hub.topics[topic] = subscribers
 		}
 		subscribers[s] = struct{}{}
+		s.topics[topic] = struct{}{}
 	}
 	s.hub.mu.Unlock()
 	s.mu.Lock()
 	for _, topic := range topics {
-		s.topics[topic] = struct{}{}
 		s.lagging[topic] = struct{}{}
 	}
 	s.mu.Unlock()
