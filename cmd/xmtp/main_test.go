@@ -33,7 +33,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": serve,
-			"stop":  stop,
+			"quit":  quit,
 			"hold":  hold,
 			"code":  code,
 		},
@@ -115,8 +115,8 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	running.Store(ts, p)
 }
 
-// stop ends the node of "serve" with an interrupt and writes its log to the file log.
-func stop(ts *testscript.TestScript, neg bool, args []string) {
+// quit ends the node of "serve" with an interrupt and writes its log to the file log.
+func quit(ts *testscript.TestScript, neg bool, args []string) {
 	value, found := running.LoadAndDelete(ts)
 	if !found {
 		ts.Fatalf("no node is running")
