@@ -29,6 +29,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HOME", home)
 			env.Setenv("LocalAppData", home)
 			env.Setenv("XDG_DATA_HOME", "")
+			// With the race detector each program would wait a second at its end.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			return os.Mkdir(home, 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -102,7 +104,7 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	cmd := exec.Command("xmtp", append([]string{"node"}, args...)...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"HOME", "LocalAppData", "XDG_DATA_HOME", "PATH", "SystemRoot", "TMPDIR", "TMP"} {
+	for _, name := range []string{"HOME", "LocalAppData", "XDG_DATA_HOME", "GORACE", "PATH", "SystemRoot", "TMPDIR", "TMP"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	for _, flag := range []string{"LISTEN", "DATA", "EPHEMERAL", "LOG_FORMAT"} {
