@@ -1,0 +1,275 @@
+package xmtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/go-xmtp/go-xmtp/identity"
+	"github.com/go-xmtp/go-xmtp/proto/gen/associations"
+	"github.com/go-xmtp/go-xmtp/proto/gen/identityapi"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/network"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// maxInboxesPerCall is how many logs are asked for at once.
+const maxInboxesPerCall = 50
+
+// inboxes keeps the identity logs that a client has seen: verified, in the
+// database, and folded in memory.
+type inboxes struct {
+	db   *store.DB
+	node *network.Node
+
+	mu   sync.Mutex
+	logs map[string]*inboxLog
+	// One download at a time for each inbox, so that entries are stored in order.
+	busy map[string]chan struct{}
+}
+
+// inboxLog is the states of an inbox after each of its updates. It is
+// immutable; a longer one replaces it.
+type inboxLog struct {
+	numbers []uint64
+	states  []*identity.State
+}
+
+func newInboxes(db *store.DB, node *network.Node) *inboxes {
+	return &inboxes{db: db, node: node, logs: map[string]*inboxLog{}, busy: map[string]chan struct{}{}}
+}
+
+// latest returns the newest state and its number; nil and 0 for an inbox
+// without updates.
+func (l *inboxLog) latest() (*identity.State, uint64) {
+	if len(l.states) == 0 {
+		return nil, 0
+	}
+	n := len(l.states) - 1
+	return l.states[n], l.numbers[n]
+}
+
+// at returns the state after the update of exactly that number, nil if there is none.
+func (l *inboxLog) at(number uint64) *identity.State {
+	if i, found := slices.BinarySearch(l.numbers, number); found {
+		return l.states[i]
+	}
+	return nil
+}
+
+func (l *inboxLog) extend(number uint64, update *identity.VerifiedUpdate) (*inboxLog, error) {
+	last, before := l.latest()
+	if number <= before {
+		return nil, fmt.Errorf("update %d after update %d", number, before)
+	}
+	state, err := last.Apply(update)
+	if err != nil {
+		return nil, fmt.Errorf("update %d: %w", number, err)
+	}
+	return &inboxLog{
+		numbers: append(slices.Clip(l.numbers), number),
+		states:  append(slices.Clip(l.states), state),
+	}, nil
+}
+
+// known returns what is known of an inbox without asking the node.
+func (x *inboxes) known(inbox string) (*inboxLog, error) {
+	x.mu.Lock()
+	log := x.logs[inbox]
+	x.mu.Unlock()
+	if log != nil {
+		return log, nil
+	}
+	log = &inboxLog{}
+	err := x.db.View(func(tx *store.Tx) error {
+		return tx.Query("SELECT number, verified FROM identity_updates WHERE inbox = ? ORDER BY number", []any{inbox}, func(r store.Row) error {
+			update, err := identity.UnmarshalVerifiedUpdate(r.Bytes(1))
+			if err != nil {
+				return err
+			}
+			log, err = log.extend(r.Uint(0), update)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("stored log of inbox %s: %w", inbox, err)
+	}
+	return x.keep(inbox, log), nil
+}
+
+// keep remembers a log unless a longer one is known.
+func (x *inboxes) keep(inbox string, log *inboxLog) *inboxLog {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if known := x.logs[inbox]; known != nil && len(known.numbers) >= len(log.numbers) {
+		return known
+	}
+	x.logs[inbox] = log
+	return log
+}
+
+// refresh downloads what is new of the inboxes.
+func (x *inboxes) refresh(ctx context.Context, ids ...string) error {
+	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(4)
+	for chunk := range slices.Chunk(ids, maxInboxesPerCall) {
+		group.Go(func() error { return x.download(ctx, chunk) })
+	}
+	return group.Wait()
+}
+
+// at returns the state of an inbox after the update of that number, and
+// downloads the log if it doesn't reach so far. An unknown number is
+// [identity.ErrMissingIdentityUpdate].
+func (x *inboxes) at(ctx context.Context, inbox string, number uint64) (*identity.State, error) {
+	log, err := x.known(inbox)
+	if err != nil {
+		return nil, err
+	}
+	if _, last := log.latest(); last < number {
+		if err := x.refresh(ctx, inbox); err != nil {
+			return nil, err
+		}
+		if log, err = x.known(inbox); err != nil {
+			return nil, err
+		}
+	}
+	state := log.at(number)
+	if state == nil {
+		return nil, fmt.Errorf("inbox %s at %d: %w", inbox, number, identity.ErrMissingIdentityUpdate)
+	}
+	return state, nil
+}
+
+// reserve waits until nobody else downloads any of the inboxes, which are sorted.
+func (x *inboxes) reserve(ctx context.Context, ids []string) (release func(), err error) {
+	for i, id := range ids {
+		for {
+			x.mu.Lock()
+			wait := x.busy[id]
+			if wait == nil {
+				x.busy[id] = make(chan struct{})
+				x.mu.Unlock()
+				break
+			}
+			x.mu.Unlock()
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				x.release(ids[:i])
+				return nil, ctx.Err()
+			}
+		}
+	}
+	return func() { x.release(ids) }, nil
+}
+
+func (x *inboxes) release(ids []string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, id := range ids {
+		close(x.busy[id])
+		delete(x.busy, id)
+	}
+}
+
+// download asks for the news of up to maxInboxesPerCall inboxes and stores it.
+func (x *inboxes) download(ctx context.Context, ids []string) error {
+	release, err := x.reserve(ctx, ids)
+	if err != nil {
+		return err
+	}
+	defer release()
+	request := &identityapi.GetIdentityUpdatesRequest{}
+	logs := make(map[string]*inboxLog, len(ids))
+	for _, id := range ids {
+		log, err := x.known(id)
+		if err != nil {
+			return err
+		}
+		logs[id] = log
+		_, last := log.latest()
+		request.Requests = append(request.Requests, &identityapi.GetIdentityUpdatesRequest_Request{InboxId: id, SequenceId: last})
+	}
+	response, err := x.node.Identity.GetIdentityUpdates(ctx, request)
+	if err != nil {
+		return fmt.Errorf("getting identity updates: %w", err)
+	}
+	if len(response.Responses) != len(ids) {
+		return fmt.Errorf("the node answered %d times about %d inboxes", len(response.Responses), len(ids))
+	}
+	for i, answer := range response.Responses {
+		if answer.InboxId != ids[i] {
+			return fmt.Errorf("the node answered about inbox %.64q instead of %s", answer.InboxId, ids[i])
+		}
+		if err := x.add(ctx, ids[i], logs[ids[i]], answer.Updates); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ErrInvalidInbox is the verdict on an inbox whose log, as the node tells it,
+// breaks the rules.
+var ErrInvalidInbox = errors.New("xmtp: the inbox's log is not valid")
+
+// add verifies updates and stores those that the log can be extended by.
+func (x *inboxes) add(ctx context.Context, inbox string, log *inboxLog, updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog) error {
+	if len(updates) == 0 {
+		return nil
+	}
+	type entry struct {
+		number   uint64
+		verified []byte
+	}
+	entries := make([]entry, 0, len(updates))
+	for _, u := range updates {
+		update, err := verifyUpdate(ctx, inbox, u.Update, x.node)
+		if err == nil {
+			log, err = log.extend(u.SequenceId, update)
+		}
+		if errors.Is(err, identity.ErrVerifierUnavailable) || ctx.Err() != nil {
+			return fmt.Errorf("inbox %s: %w", inbox, err)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrInvalidInbox, inbox, err)
+		}
+		verified, err := update.MarshalBinary()
+		if err != nil {
+			return fmt.Errorf("inbox %s: %w", inbox, err)
+		}
+		entries = append(entries, entry{u.SequenceId, verified})
+	}
+	err := x.db.Update(func(tx *store.Tx) error {
+		for _, e := range entries {
+			if err := tx.Exec("INSERT INTO identity_updates (inbox, number, verified) VALUES (?, ?, ?)", inbox, e.number, e.verified); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	x.keep(inbox, log)
+	return nil
+}
+
+// verifyUpdate checks signatures, and that the update is one of the inbox that was asked for.
+func verifyUpdate(ctx context.Context, inbox string, update *associations.IdentityUpdate, verifier identity.ContractVerifier) (*identity.VerifiedUpdate, error) {
+	if update == nil {
+		return nil, identity.ErrMissingIdentityUpdate
+	}
+	verified, err := identity.Verify(ctx, update, verifier)
+	if err != nil {
+		return nil, err
+	}
+	if verified.InboxID() != inbox {
+		return nil, fmt.Errorf("%w: %s", identity.ErrForeignLog, verified.InboxID())
+	}
+	return verified, nil
+}

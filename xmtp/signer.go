@@ -1,0 +1,96 @@
+package xmtp
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
+	"golang.org/x/crypto/sha3"
+
+	"github.com/go-xmtp/go-xmtp/identity"
+)
+
+// Signer is a wallet that owns an inbox. A client asks it once, when its
+// installation is registered, and for changes of the inbox.
+type Signer interface {
+	// Address is the wallet's Ethereum address: "0x" and 40 hex digits.
+	Address() string
+	// SignText signs a text that a person can read, as ERC-191 says
+	// ("personal_sign"), and returns R, S and V, 65 bytes.
+	SignText(ctx context.Context, text string) ([]byte, error)
+}
+
+// WalletSigner returns a signer for a wallet that is somewhere else: in an app,
+// on a device, behind an API.
+func WalletSigner(address string, sign func(ctx context.Context, text string) ([]byte, error)) Signer {
+	return &walletSigner{address, sign}
+}
+
+type walletSigner struct {
+	address string
+	sign    func(ctx context.Context, text string) ([]byte, error)
+}
+
+func (s *walletSigner) Address() string { return s.address }
+
+func (s *walletSigner) SignText(ctx context.Context, text string) ([]byte, error) {
+	return s.sign(ctx, text)
+}
+
+// PrivateKeySigner signs with a secp256k1 private key that the program has. It
+// prints as its address.
+type PrivateKeySigner struct {
+	key     *secp256k1.PrivateKey
+	address string
+}
+
+// ErrInvalidPrivateKey is returned for a private key that is none.
+var ErrInvalidPrivateKey = errors.New("xmtp: a private key is 32 bytes, 64 hex digits, and neither zero nor too large")
+
+// NewPrivateKeySigner reads a private key: 64 hex digits, with or without "0x".
+// The error is [ErrInvalidPrivateKey].
+func NewPrivateKeySigner(key string) (*PrivateKeySigner, error) {
+	b, err := hex.DecodeString(strings.TrimPrefix(strings.TrimSpace(key), "0x"))
+	defer clear(b)
+	var scalar secp256k1.ModNScalar
+	if err != nil || len(b) != 32 || scalar.SetByteSlice(b) || scalar.IsZero() {
+		return nil, ErrInvalidPrivateKey
+	}
+	return newPrivateKeySigner(secp256k1.NewPrivateKey(&scalar)), nil
+}
+
+// GeneratePrivateKeySigner returns a signer with a new key. See [PrivateKeySigner.PrivateKey] to keep it.
+func GeneratePrivateKeySigner() (*PrivateKeySigner, error) {
+	key, err := secp256k1.GeneratePrivateKey()
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: making a private key: %w", err)
+	}
+	return newPrivateKeySigner(key), nil
+}
+
+func newPrivateKeySigner(key *secp256k1.PrivateKey) *PrivateKeySigner {
+	hash := sha3.NewLegacyKeccak256()
+	hash.Write(key.PubKey().SerializeUncompressed()[1:])
+	return &PrivateKeySigner{key, "0x" + hex.EncodeToString(hash.Sum(nil)[12:])}
+}
+
+// Address is the key's Ethereum address, in lower case.
+func (s *PrivateKeySigner) Address() string { return s.address }
+
+// PrivateKey returns the key as 64 hex digits. Whoever has it owns the inbox.
+func (s *PrivateKeySigner) PrivateKey() string { return s.key.Key.String() }
+
+// Format prints the address, whatever is asked for, so that the key gets into no log.
+func (s *PrivateKeySigner) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.address) }
+
+// SignText signs as ERC-191 says.
+func (s *PrivateKeySigner) SignText(_ context.Context, text string) ([]byte, error) {
+	digest := identity.TextDigest(text)
+	compact := ecdsa.SignCompact(s.key, digest[:], false)
+	// V comes first there, and is 27 or 28 as wallets write it.
+	return append(compact[1:], compact[0]), nil
+}
