@@ -47,6 +47,8 @@ func (r *runner) fuzz(each, total time.Duration) step {
 			start := time.Now()
 			text, err := r.output(ctx, command{dir: t.dir, args: []string{program,
 				"-test.run=^$", "-test.fuzz=^" + t.name + "$", "-test.fuzztime=" + each.String(),
+				// By default most of the time goes into making new inputs shorter.
+				"-test.fuzzminimizetime=20x",
 				"-test.timeout=" + (each + 2*time.Minute).String(),
 				"-test.fuzzcachedir=" + filepath.Join(strings.TrimSpace(cache), "fuzz", filepath.FromSlash(t.pkg))}})
 			word := ok
