@@ -3,6 +3,7 @@ package identity
 import (
 	"encoding/binary"
 	"fmt"
+	"unicode/utf8"
 )
 
 // VerifiedUpdate is what [Verify] found: the facts of an identity update whose
@@ -110,19 +111,16 @@ func UnmarshalVerifiedUpdate(b []byte) (*VerifiedUpdate, error) {
 	if version := r.byte(); r.ok() && version != verifiedVersion {
 		return nil, fmt.Errorf("%w: verified update of version %d", ErrEncoding, version)
 	}
-	v := &VerifiedUpdate{inboxID: r.string(), timestampNS: r.uint64()}
+	v := &VerifiedUpdate{inboxID: r.text(), timestampNS: r.uint64()}
 	for range r.count() {
 		s := verifiedSignature{kind: SignatureKind(r.byte())}
-		s.signer = Identifier{s.kind.signer(), r.string()}
+		s.signer = r.identifier(s.kind.signer())
 		s.raw = r.string()
 		switch s.kind {
 		case signatureP256:
-			s.relyingParty = r.string()
+			s.relyingParty = r.text()
 		case signatureERC1271:
 			s.contract, s.chainID = true, r.uint64()
-		}
-		if s.signer.kind == 0 {
-			r.fail()
 		}
 		if !r.ok() {
 			break
@@ -132,9 +130,9 @@ func UnmarshalVerifiedUpdate(b []byte) (*VerifiedUpdate, error) {
 	used := 0
 	for range r.count() {
 		a := verifiedAction{action: action{op: op(r.byte())}}
-		a.target = Identifier{Kind(r.byte()), r.string()}
+		a.target = r.identifier(Kind(r.byte()))
 		if a.hasRelyingParty() {
-			a.relyingParty = r.string()
+			a.relyingParty = r.text()
 		}
 		if a.op == opCreate {
 			a.nonce = r.uint64()
@@ -164,13 +162,14 @@ func UnmarshalVerifiedUpdate(b []byte) (*VerifiedUpdate, error) {
 	return v, nil
 }
 
-// valid reports whether a is of an operation and about a kind that there is.
+// valid reports whether a is of an operation that there is, and its target of a
+// kind that it takes.
 func (a *action) valid() bool {
 	switch a.op {
 	case opCreate, opChangeRecovery:
 		return a.target.kind == KindEthereum || a.target.kind == KindPasskey
 	case opAdd, opRevoke:
-		return a.target.kind >= KindEthereum && a.target.kind <= KindInstallation
+		return true
 	}
 	return false
 }
@@ -226,6 +225,26 @@ func (r *reader) uvarint() uint64 {
 }
 
 func (r *reader) string() string { return string(r.take(r.uvarint())) }
+
+// text reads a string that is UTF-8, as protobuf's strings are.
+func (r *reader) text() string {
+	s := r.string()
+	if !utf8.ValidString(s) {
+		r.fail()
+	}
+	return s
+}
+
+func (r *reader) identifier(k Kind) Identifier {
+	switch k {
+	case KindEthereum:
+		return Identifier{k, r.text()}
+	case KindPasskey, KindInstallation:
+		return Identifier{k, r.string()}
+	}
+	r.fail()
+	return Identifier{}
+}
 
 // count reads a count of things that take at least a byte each, so that a loop
 // over it is bounded by the input.
