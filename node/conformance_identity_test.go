@@ -632,6 +632,7 @@ func TestI10(t *testing.T) {
 // is published and refused in between, and also when the node is started again.
 func TestI11(t *testing.T) {
 	t.Parallel()
+	t.Parallel()
 	ctx := within(t, 5*time.Minute)
 	options := node.Options{Data: t.TempDir()}
 	used := map[uint64]bool{}
