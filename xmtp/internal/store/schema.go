@@ -15,6 +15,11 @@ var migrations = []string{
 		value BLOB NOT NULL
 	) STRICT, WITHOUT ROWID;
 
+	CREATE TABLE numbers (
+		name   TEXT PRIMARY KEY,
+		number INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+
 	-- Downloaded identity logs; every entry was verified with those before it.
 	CREATE TABLE identity_updates (
 		inbox    TEXT NOT NULL,

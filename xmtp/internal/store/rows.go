@@ -1,0 +1,395 @@
+package store
+
+import (
+	"math"
+)
+
+// Meta returns a fact about the client, nil if it isn't known.
+func (tx *Tx) Meta(name string) (value []byte, err error) {
+	_, err = tx.One("SELECT value FROM meta WHERE name = ?", []any{name}, func(r Row) { value = r.Bytes(0) })
+	return value, err
+}
+
+// SetMeta stores a fact about the client.
+func (tx *Tx) SetMeta(name string, value []byte) error {
+	return tx.Exec("INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2", name, value)
+}
+
+// Number returns a fact that is a number, 0 if it isn't known.
+func (tx *Tx) Number(name string) (n int64, err error) {
+	_, err = tx.One("SELECT number FROM numbers WHERE name = ?", []any{name}, func(r Row) { n = r.Int(0) })
+	return n, err
+}
+
+// SetNumber stores a fact that is a number.
+func (tx *Tx) SetNumber(name string, n int64) error {
+	return tx.Exec("INSERT INTO numbers (name, number) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET number = ?2", name, n)
+}
+
+// Group is a conversation's row. Times are in nanoseconds since the Unix epoch.
+type Group struct {
+	ID          []byte
+	Kind        int    // protocol.ConversationType
+	DM          string // dm id, empty for a group
+	Creator     string // inbox id
+	Adder       string // inbox id of who let us in
+	Membership  int
+	Created     int64
+	Welcome     uint64 // number of the welcome that let us in, 0 if we created it
+	Cursor      uint64 // everything up to here has been applied
+	Joined      uint64 // number of the commit that let us in
+	Rotated     int64  // when we last renewed our leaf; 0 if never
+	Checked     int64  // when members' installations were last looked at
+	LastMessage int64  // time of the newest message
+	Paused      string // the version that the group asks for
+	Problem     string // why the group can't be used any more
+}
+
+const groupColumns = "id, kind, dm, creator, adder, membership, created, welcome, cursor, joined, rotated, checked, last_message, paused, problem"
+
+func scanGroup(r Row) Group {
+	return Group{
+		ID: r.Bytes(0), Kind: int(r.Int(1)), DM: r.Text(2), Creator: r.Text(3), Adder: r.Text(4),
+		Membership: int(r.Int(5)), Created: r.Int(6), Welcome: r.Uint(7), Cursor: r.Uint(8), Joined: r.Uint(9),
+		Rotated: r.Int(10), Checked: r.Int(11), LastMessage: r.Int(12), Paused: r.Text(13), Problem: r.Text(14),
+	}
+}
+
+// PutGroup stores all of a group's row.
+func (tx *Tx) PutGroup(g Group) error {
+	return tx.Exec("INSERT OR REPLACE INTO groups ("+groupColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		g.ID, g.Kind, g.DM, g.Creator, g.Adder, g.Membership, g.Created, g.Welcome, g.Cursor, g.Joined,
+		g.Rotated, g.Checked, g.LastMessage, g.Paused, g.Problem)
+}
+
+// Group returns a group's row; false if there is none.
+func (tx *Tx) Group(id []byte) (g Group, found bool, err error) {
+	found, err = tx.One("SELECT "+groupColumns+" FROM groups WHERE id = ?", []any{id}, func(r Row) { g = scanGroup(r) })
+	return g, found, err
+}
+
+// Groups returns all groups, the one with the latest activity first.
+func (tx *Tx) Groups() (groups []Group, err error) {
+	err = tx.Query("SELECT "+groupColumns+" FROM groups ORDER BY max(last_message, created) DESC, id DESC", nil, func(r Row) error {
+		groups = append(groups, scanGroup(r))
+		return nil
+	})
+	return groups, err
+}
+
+// DMs returns the groups of a dm id, the one with the newest message first.
+func (tx *Tx) DMs(dm string) (groups []Group, err error) {
+	err = tx.Query("SELECT "+groupColumns+" FROM groups WHERE dm = ? AND dm <> '' ORDER BY last_message DESC, id DESC", []any{dm}, func(r Row) error {
+		groups = append(groups, scanGroup(r))
+		return nil
+	})
+	return groups, err
+}
+
+// SetCursor moves a group's cursor forward; it never goes back.
+func (tx *Tx) SetCursor(id []byte, cursor uint64) error {
+	return tx.Exec("UPDATE groups SET cursor = ? WHERE id = ? AND cursor < ?1", cursor, id)
+}
+
+// SetState stores a record of a group's MLS state; a nil value deletes it.
+func (tx *Tx) SetState(group, key, value []byte) error {
+	if value == nil {
+		return tx.Exec("DELETE FROM mls WHERE group_id = ? AND key = ?", group, key)
+	}
+	return tx.Exec("INSERT INTO mls (group_id, key, value) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET value = ?3", group, key, value)
+}
+
+// State calls f with every record of a group's MLS state.
+func (tx *Tx) State(group []byte, f func(key, value []byte) error) error {
+	return tx.Query("SELECT key, value FROM mls WHERE group_id = ? ORDER BY key", []any{group}, func(r Row) error {
+		return f(r.Bytes(0), r.Bytes(1))
+	})
+}
+
+// ClearState deletes a group's MLS state.
+func (tx *Tx) ClearState(group []byte) error {
+	return tx.Exec("DELETE FROM mls WHERE group_id = ?", group)
+}
+
+// Kinds of message.
+const (
+	KindApplication      = 1
+	KindMembershipChange = 2
+)
+
+// Where an own message is on its way; others' are published.
+const (
+	Unpublished = 1
+	Published   = 2
+	Failed      = 3
+)
+
+// Message is a message's row.
+type Message struct {
+	Row          int64 // set by the database, in the order of arrival
+	ID           []byte
+	Group        []byte
+	Number       uint64 // the node's, 0 while it is unpublished
+	Sent         int64  // ns; the node's time once it is published
+	Sender       string // inbox id
+	Installation []byte
+	Kind         int
+	Delivery     int
+	ContentType  string // authority/type:major.minor
+	Content      []byte // serialized EncodedContent
+	Expires      int64  // ns; 0 for never
+}
+
+const messageColumns = "row, id, group_id, number, sent, sender, installation, kind, delivery, content_type, content, expires"
+
+func scanMessage(r Row) Message {
+	return Message{
+		Row: r.Int(0), ID: r.Bytes(1), Group: r.Bytes(2), Number: r.Uint(3), Sent: r.Int(4), Sender: r.Text(5),
+		Installation: r.Bytes(6), Kind: int(r.Int(7)), Delivery: int(r.Int(8)), ContentType: r.Text(9),
+		Content: r.Bytes(10), Expires: r.Int(11),
+	}
+}
+
+// AddMessage stores a message unless the group has one with its id.
+func (tx *Tx) AddMessage(m Message) (added bool, err error) {
+	var expires any
+	if m.Expires != 0 {
+		expires = m.Expires
+	}
+	err = tx.Exec("INSERT INTO messages (id, group_id, number, sent, sender, installation, kind, delivery, content_type, content, expires) "+
+		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		m.ID, m.Group, m.Number, m.Sent, m.Sender, m.Installation, m.Kind, m.Delivery, m.ContentType, m.Content, expires)
+	if err != nil || tx.Changes() == 0 {
+		return false, err
+	}
+	return true, tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", m.Sent, m.Group)
+}
+
+// MarkPublished notes where an own message came to stand in the log.
+func (tx *Tx) MarkPublished(group, id []byte, number uint64, sent int64) error {
+	err := tx.Exec("UPDATE messages SET delivery = ?, number = ?, sent = ? WHERE group_id = ? AND id = ?", Published, number, sent, group, id)
+	if err != nil {
+		return err
+	}
+	return tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", sent, group)
+}
+
+// MarkFailed notes that an own message will not be published.
+func (tx *Tx) MarkFailed(group, id []byte) error {
+	return tx.Exec("UPDATE messages SET delivery = ? WHERE group_id = ? AND id = ? AND delivery = ?", Failed, group, id, Unpublished)
+}
+
+// MessageByID returns a message's row; false if there is none.
+func (tx *Tx) MessageByID(group, id []byte) (m Message, found bool, err error) {
+	found, err = tx.One("SELECT "+messageColumns+" FROM messages WHERE group_id = ? AND id = ?", []any{group, id}, func(r Row) { m = scanMessage(r) })
+	return m, found, err
+}
+
+// MessageQuery says which of a group's messages to read. Zero values don't restrict.
+type MessageQuery struct {
+	After, Before int64 // by time of sending, exclusive
+	Limit         int
+	Descending    bool
+}
+
+// Messages returns the messages of groups by time of sending, and those of the
+// same time in the order of arrival.
+func (tx *Tx) Messages(groups [][]byte, q MessageQuery) (messages []Message, err error) {
+	before, limit := q.Before, q.Limit
+	if before == 0 {
+		before = math.MaxInt64
+	}
+	after := q.After
+	if after == 0 {
+		after = math.MinInt64
+	}
+	if limit == 0 {
+		limit = -1
+	}
+	direction := "ASC"
+	if q.Descending {
+		direction = "DESC"
+	}
+	sql := "SELECT " + messageColumns + " FROM messages WHERE group_id IN (?" + repeat(", ?", len(groups)-1) +
+		") AND sent > ? AND sent < ? ORDER BY sent " + direction + ", row " + direction + " LIMIT ?"
+	args := make([]any, 0, len(groups)+3)
+	for _, g := range groups {
+		args = append(args, g)
+	}
+	err = tx.Query(sql, append(args, after, before, limit), func(r Row) error {
+		messages = append(messages, scanMessage(r))
+		return nil
+	})
+	return messages, err
+}
+
+func repeat(s string, n int) (all string) {
+	for range n {
+		all += s
+	}
+	return all
+}
+
+// MessagesFrom returns up to limit messages of all groups after a row, in the order of arrival.
+func (tx *Tx) MessagesFrom(row int64, limit int) (messages []Message, err error) {
+	err = tx.Query("SELECT "+messageColumns+" FROM messages WHERE row > ? ORDER BY row LIMIT ?", []any{row, limit}, func(r Row) error {
+		messages = append(messages, scanMessage(r))
+		return nil
+	})
+	return messages, err
+}
+
+// LastRow returns the row of the message that arrived last, 0 if there is none.
+func (tx *Tx) LastRow() (row int64, err error) {
+	_, err = tx.One("SELECT coalesce(max(row), 0) FROM messages", nil, func(r Row) { row = r.Int(0) })
+	return row, err
+}
+
+// Intent is something that is to be published in a group.
+type Intent struct {
+	Row      int64
+	Group    []byte
+	Kind     int
+	State    int
+	Intent   []byte // what is wanted, whatever the epoch
+	Message  []byte // id of the message that it is for
+	Payload  []byte // what is published
+	HMAC     []byte
+	Hash     []byte // SHA-256 of Payload
+	Epoch    uint64 // that Payload was made in
+	After    []byte // what to send when Payload is in the log
+	Attempts int
+}
+
+const intentColumns = "row, group_id, kind, state, intent, message, payload, hmac, hash, epoch, after, attempts"
+
+func scanIntent(r Row) Intent {
+	return Intent{
+		Row: r.Int(0), Group: r.Bytes(1), Kind: int(r.Int(2)), State: int(r.Int(3)), Intent: r.Bytes(4), Message: r.Bytes(5),
+		Payload: r.Bytes(6), HMAC: r.Bytes(7), Hash: r.Bytes(8), Epoch: r.Uint(9), After: r.Bytes(10), Attempts: int(r.Int(11)),
+	}
+}
+
+// AddIntent puts an intent at the end of its group's outbox and returns its row.
+func (tx *Tx) AddIntent(i Intent) (row int64, err error) {
+	err = tx.Exec("INSERT INTO outbox (group_id, kind, state, intent, message, payload, hmac, hash, epoch, after, attempts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		i.Group, i.Kind, i.State, i.Intent, i.Message, i.Payload, i.HMAC, i.Hash, i.Epoch, i.After, i.Attempts)
+	return tx.db.conn.LastInsertRowID(), err
+}
+
+// SetIntent stores what may change of an intent.
+func (tx *Tx) SetIntent(i Intent) error {
+	return tx.Exec("UPDATE outbox SET state = ?, payload = ?, hmac = ?, hash = ?, epoch = ?, after = ?, attempts = ? WHERE row = ?",
+		i.State, i.Payload, i.HMAC, i.Hash, i.Epoch, i.After, i.Attempts, i.Row)
+}
+
+// DeleteIntent takes an intent out of the outbox.
+func (tx *Tx) DeleteIntent(row int64) error {
+	return tx.Exec("DELETE FROM outbox WHERE row = ?", row)
+}
+
+// Intent returns an intent; false if it is done with.
+func (tx *Tx) Intent(row int64) (i Intent, found bool, err error) {
+	found, err = tx.One("SELECT "+intentColumns+" FROM outbox WHERE row = ?", []any{row}, func(r Row) { i = scanIntent(r) })
+	return i, found, err
+}
+
+// IntentByHash returns the intent whose payload has that SHA-256.
+func (tx *Tx) IntentByHash(group, hash []byte) (i Intent, found bool, err error) {
+	found, err = tx.One("SELECT "+intentColumns+" FROM outbox WHERE hash = ? AND hash <> x'' AND group_id = ?", []any{hash, group}, func(r Row) { i = scanIntent(r) })
+	return i, found, err
+}
+
+// Intents returns a group's outbox in order, up to limit entries.
+func (tx *Tx) Intents(group []byte, limit int) (intents []Intent, err error) {
+	err = tx.Query("SELECT "+intentColumns+" FROM outbox WHERE group_id = ? ORDER BY row LIMIT ?", []any{group, limit}, func(r Row) error {
+		intents = append(intents, scanIntent(r))
+		return nil
+	})
+	return intents, err
+}
+
+// PendingGroups returns the groups whose outbox is not empty.
+func (tx *Tx) PendingGroups() (ids [][]byte, err error) {
+	err = tx.Query("SELECT DISTINCT group_id FROM outbox", nil, func(r Row) error {
+		ids = append(ids, r.Bytes(0))
+		return nil
+	})
+	return ids, err
+}
+
+// KeyPackage is one of our own key packages.
+type KeyPackage struct {
+	Reference  []byte
+	Private    []byte // the key package with its private keys
+	InitKey    []byte // public
+	WrapperKey []byte // public, empty if welcomes are wrapped to the init key
+	Wrapper    []byte // its seed
+	Created    int64
+	Uploaded   bool
+	Expires    int64 // when to delete it; 0 while it is the newest
+}
+
+const keyPackageColumns = "reference, private, init_key, wrapper_key, wrapper, created, uploaded, expires"
+
+func scanKeyPackage(r Row) KeyPackage {
+	return KeyPackage{
+		Reference: r.Bytes(0), Private: r.Bytes(1), InitKey: r.Bytes(2), WrapperKey: r.Bytes(3), Wrapper: r.Bytes(4),
+		Created: r.Int(5), Uploaded: r.Bool(6), Expires: r.Int(7),
+	}
+}
+
+// AddKeyPackage stores a new key package.
+func (tx *Tx) AddKeyPackage(k KeyPackage) error {
+	return tx.Exec("INSERT INTO key_packages ("+keyPackageColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+		k.Reference, k.Private, k.InitKey, k.WrapperKey, k.Wrapper, k.Created, k.Uploaded)
+}
+
+// KeyPackageByKey finds the key package whose wrapper key, or init key, that is.
+func (tx *Tx) KeyPackageByKey(public []byte) (k KeyPackage, found bool, err error) {
+	found, err = tx.One("SELECT "+keyPackageColumns+" FROM key_packages WHERE init_key = ?1 OR wrapper_key = ?1", []any{public}, func(r Row) { k = scanKeyPackage(r) })
+	return k, found, err
+}
+
+// NewestKeyPackage returns the key package that was made last; false if there is none.
+func (tx *Tx) NewestKeyPackage() (k KeyPackage, found bool, err error) {
+	found, err = tx.One("SELECT "+keyPackageColumns+" FROM key_packages ORDER BY created DESC, reference LIMIT 1", nil, func(r Row) { k = scanKeyPackage(r) })
+	return k, found, err
+}
+
+// MarkUploaded notes that a key package is what others get from now on, and
+// when those before it are to be deleted.
+func (tx *Tx) MarkUploaded(reference []byte, expiry int64) error {
+	err := tx.Exec("UPDATE key_packages SET uploaded = 1 WHERE reference = ?", reference)
+	if err != nil {
+		return err
+	}
+	return tx.Exec("UPDATE key_packages SET expires = ? WHERE expires IS NULL AND created < (SELECT created FROM key_packages WHERE reference = ?)", expiry, reference)
+}
+
+// DeleteKeyPackages deletes those whose time has come.
+func (tx *Tx) DeleteKeyPackages(now int64) error {
+	return tx.Exec("DELETE FROM key_packages WHERE expires <= ?", now)
+}
+
+// Skip notes an envelope that could not be used. Group is empty for welcomes.
+func (tx *Tx) Skip(group []byte, number uint64, reason string, at int64) error {
+	return tx.Exec("INSERT OR REPLACE INTO skipped (group_id, number, reason, at) VALUES (?, ?, ?, ?)", group, number, reason, at)
+}
+
+// Kinds of what one consents to.
+const (
+	ConsentConversation = 1
+	ConsentInbox        = 2
+)
+
+// Consent returns what was decided about a conversation or inbox (hex), 0 if nothing was.
+func (tx *Tx) Consent(kind int, entity string) (state int, err error) {
+	_, err = tx.One("SELECT state FROM consent WHERE kind = ? AND entity = ?", []any{kind, entity}, func(r Row) { state = int(r.Int(0)) })
+	return state, err
+}
+
+// SetConsent stores a decision.
+func (tx *Tx) SetConsent(kind int, entity string, state int, at int64) error {
+	return tx.Exec("INSERT OR REPLACE INTO consent (kind, entity, state, at) VALUES (?, ?, ?, ?)", kind, entity, state, at)
+}

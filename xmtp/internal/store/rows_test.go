@@ -1,0 +1,192 @@
+package store
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func update(t *testing.T, db *DB, f func(*Tx) error) {
+	t.Helper()
+	if err := db.Update(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestGroupRow(t *testing.T) {
+	db := open(t, Options{})
+	want := Group{
+		ID: []byte{1}, Kind: 2, DM: "dm:a:b", Creator: "a", Adder: "b", Membership: 3, Created: 4, Welcome: 5, Cursor: 6,
+		Joined: 7, Rotated: 8, Checked: 9, LastMessage: 10, Paused: "1.2.3", Problem: "none",
+	}
+	update(t, db, func(tx *Tx) error { return tx.PutGroup(want) })
+	update(t, db, func(tx *Tx) error {
+		got, found, err := tx.Group(want.ID)
+		if !found || !cmp.Equal(got, want) {
+			t.Errorf("found %v\n%s", found, cmp.Diff(want, got))
+		}
+		return err
+	})
+	update(t, db, func(tx *Tx) error {
+		if err := tx.SetCursor(want.ID, 20); err != nil {
+			return err
+		}
+		return tx.SetCursor(want.ID, 15)
+	})
+	update(t, db, func(tx *Tx) error {
+		got, _, err := tx.Group(want.ID)
+		if got.Cursor != 20 {
+			t.Errorf("the cursor went back: %d", got.Cursor)
+		}
+		return err
+	})
+}
+
+func TestMessageRow(t *testing.T) {
+	db := open(t, Options{})
+	want := Message{
+		Row: 1, ID: []byte{1}, Group: []byte{2}, Number: 3, Sent: 4, Sender: "s", Installation: []byte{5}, Kind: KindApplication,
+		Delivery: Unpublished, ContentType: "xmtp.org/text:1.0", Content: []byte{6}, Expires: 7,
+	}
+	update(t, db, func(tx *Tx) error {
+		if err := tx.PutGroup(Group{ID: []byte{2}}); err != nil {
+			return err
+		}
+		for i, want := range []bool{true, false} {
+			added, err := tx.AddMessage(message(want, i))
+			if added != want || err != nil {
+				t.Errorf("time %d: added %v, %v", i, added, err)
+			}
+		}
+		return nil
+	})
+	update(t, db, func(tx *Tx) error {
+		got, _, err := tx.MessageByID([]byte{2}, []byte{1})
+		if !cmp.Equal(got, want) {
+			t.Error(cmp.Diff(want, got))
+		}
+		return err
+	})
+	update(t, db, func(tx *Tx) error { return tx.MarkPublished([]byte{2}, []byte{1}, 30, 40) })
+	update(t, db, func(tx *Tx) error { return tx.MarkFailed([]byte{2}, []byte{1}) }) // too late
+	want.Number, want.Sent, want.Delivery = 30, 40, Published
+	update(t, db, func(tx *Tx) error {
+		got, err := tx.MessagesFrom(0, 10)
+		if !cmp.Equal(got, []Message{want}) {
+			t.Error(cmp.Diff([]Message{want}, got))
+		}
+		g, _, _ := tx.Group([]byte{2})
+		if g.LastMessage != 40 {
+			t.Errorf("last message at %d", g.LastMessage)
+		}
+		return err
+	})
+}
+
+// message is the same message with another content each time.
+func message(_ bool, i int) Message {
+	return Message{
+		ID: []byte{1}, Group: []byte{2}, Number: 3, Sent: 4, Sender: "s", Installation: []byte{5}, Kind: KindApplication,
+		Delivery: Unpublished, ContentType: "xmtp.org/text:1.0", Content: []byte{byte(6 + i)}, Expires: 7,
+	}
+}
+
+func TestMessagesAreListedBySentTimeThenArrival(t *testing.T) {
+	db := open(t, Options{})
+	update(t, db, func(tx *Tx) error {
+		for i, sent := range []int64{30, 10, 20, 20} {
+			if _, err := tx.AddMessage(Message{ID: []byte{byte(i)}, Group: []byte{byte(i % 2)}, Sent: sent, Kind: 1, Delivery: 2}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, c := range []struct {
+		query MessageQuery
+		want  []byte
+	}{
+		{MessageQuery{}, []byte{1, 2, 3, 0}},
+		{MessageQuery{Descending: true}, []byte{0, 3, 2, 1}},
+		{MessageQuery{After: 10, Before: 30}, []byte{2, 3}},
+		{MessageQuery{Limit: 1, Descending: true}, []byte{0}},
+	} {
+		update(t, db, func(tx *Tx) error {
+			messages, err := tx.Messages([][]byte{{0}, {1}}, c.query)
+			var got []byte
+			for _, m := range messages {
+				got = append(got, m.ID...)
+			}
+			if !cmp.Equal(got, c.want) {
+				t.Errorf("%+v: got %v, want %v", c.query, got, c.want)
+			}
+			return err
+		})
+	}
+}
+
+func TestOutboxKeepsItsOrder(t *testing.T) {
+	db := open(t, Options{})
+	group := []byte{9}
+	var rows []int64
+	update(t, db, func(tx *Tx) error {
+		for i := range 3 {
+			row, err := tx.AddIntent(Intent{Group: group, Kind: i, State: 1, Intent: []byte{byte(i)}})
+			rows = append(rows, row)
+			if err != nil {
+				return err
+			}
+		}
+		return tx.SetIntent(Intent{Row: rows[1], State: 2, Payload: []byte("p"), HMAC: []byte("m"), Hash: []byte("h"), Epoch: 4, After: []byte("w"), Attempts: 5})
+	})
+	update(t, db, func(tx *Tx) error {
+		got, err := tx.Intents(group, 10)
+		want := []Intent{
+			{Row: rows[0], Group: group, Kind: 0, State: 1, Intent: []byte{0}},
+			{Row: rows[1], Group: group, Kind: 1, State: 2, Intent: []byte{1}, Payload: []byte("p"), HMAC: []byte("m"), Hash: []byte("h"), Epoch: 4, After: []byte("w"), Attempts: 5},
+			{Row: rows[2], Group: group, Kind: 2, State: 1, Intent: []byte{2}},
+		}
+		empty := cmp.Transformer("empty", func(b []byte) string { return string(b) })
+		if !cmp.Equal(got, want, empty) {
+			t.Error(cmp.Diff(want, got, empty))
+		}
+		byHash, found, _ := tx.IntentByHash(group, []byte("h"))
+		if !found || byHash.Row != rows[1] {
+			t.Errorf("by hash: %v, row %d", found, byHash.Row)
+		}
+		if _, found, _ := tx.IntentByHash(group, nil); found {
+			t.Error("found an intent without payload by an empty hash")
+		}
+		return err
+	})
+}
+
+func TestKeyPackagesAreKeptForAWhile(t *testing.T) {
+	db := open(t, Options{})
+	update(t, db, func(tx *Tx) error {
+		for i := range 2 {
+			k := KeyPackage{Reference: []byte{byte(i)}, Private: []byte("p"), InitKey: []byte{10 + byte(i)}, WrapperKey: []byte{20 + byte(i)}, Wrapper: []byte("w"), Created: int64(i)}
+			if err := tx.AddKeyPackage(k); err != nil {
+				return err
+			}
+		}
+		return tx.MarkUploaded([]byte{1}, 100)
+	})
+	found := func(public byte) (found bool) {
+		update(t, db, func(tx *Tx) (err error) {
+			_, found, err = tx.KeyPackageByKey([]byte{public})
+			return err
+		})
+		return found
+	}
+	update(t, db, func(tx *Tx) error { return tx.DeleteKeyPackages(99) })
+	if !found(10) || !found(20) || !found(11) || !found(21) {
+		t.Error("a key package went too early")
+	}
+	update(t, db, func(tx *Tx) error { return tx.DeleteKeyPackages(100) })
+	if found(10) || found(20) {
+		t.Error("the older key package is still there")
+	}
+	if !found(11) || !found(21) {
+		t.Error("the newest key package is gone")
+	}
+}

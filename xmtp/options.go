@@ -1,0 +1,285 @@
+package xmtp
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/network"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// ProtocolVersion is the version of the reference client (libxmtp) whose
+// behaviour this package has. It is told to nodes, and compared with the version
+// that a group may ask for.
+const ProtocolVersion = "1.10.0"
+
+// Names that [WithNode] takes instead of a URL.
+const (
+	Local      = "local"      // a node on this machine, see "xmtp node"
+	Dev        = "dev"        // the public network for development
+	Production = "production" // the public network
+)
+
+var environments = map[string]string{
+	Local:      "http://localhost:5556",
+	Dev:        "https://grpc.dev.xmtp.network:443",
+	Production: "https://grpc.production.xmtp.network:443",
+}
+
+// An Option changes how [NewClient] makes a client.
+type Option func(*options) error
+
+type options struct {
+	env        string // the name or URL as given
+	url        string
+	dial       network.Dialer
+	path       string
+	inMemory   bool
+	key        *[store.KeySize]byte
+	plain      bool
+	logger     *slog.Logger
+	appVersion string
+	padding    bool
+	nonce      uint64
+	workers    bool
+	now        func() time.Time
+	vfs        string
+}
+
+// WithNode chooses the node: [Local] (the default), [Dev], [Production], or a
+// URL, http://host:port for cleartext or https://host for TLS.
+func WithNode(nameOrURL string) Option {
+	return func(o *options) error {
+		target, ok := environments[nameOrURL]
+		if !ok {
+			target = nameOrURL
+			if !strings.Contains(nameOrURL, "://") {
+				return fmt.Errorf("node %q is neither %s, %s or %s nor a URL such as http://localhost:5556", nameOrURL, Local, Dev, Production)
+			}
+		}
+		o.env, o.url = nameOrURL, target
+		return nil
+	}
+}
+
+// WithDatabase sets the file that the client keeps its state in. By default it
+// is in the user's configuration folder, one for each wallet and node.
+func WithDatabase(path string) Option {
+	return func(o *options) error {
+		if path == "" {
+			return errors.New("the database's path is empty")
+		}
+		o.path = path
+		return nil
+	}
+}
+
+// WithKey encrypts the database with a key of the caller, 32 bytes. Without it
+// a key is made and kept in a file beside the database, readable to its owner
+// only: that protects copies of the database, not against who can read both.
+func WithKey(key []byte) Option {
+	return func(o *options) error {
+		if len(key) != store.KeySize {
+			return fmt.Errorf("a database key of %d bytes: want %d", len(key), store.KeySize)
+		}
+		o.key = (*[store.KeySize]byte)(append([]byte(nil), key...))
+		return nil
+	}
+}
+
+// WithoutEncryption leaves the database plain.
+func WithoutEncryption() Option {
+	return func(o *options) error {
+		o.plain = true
+		return nil
+	}
+}
+
+// InMemory keeps nothing: the installation is lost when the client is closed.
+// It is for tests.
+func InMemory() Option {
+	return func(o *options) error {
+		o.inMemory = true
+		return nil
+	}
+}
+
+// WithLogger takes what happens; by default nothing is logged. No content, key
+// or address is.
+func WithLogger(logger *slog.Logger) Option {
+	return func(o *options) error {
+		o.logger = logger
+		return nil
+	}
+}
+
+// WithAppVersion tells the node which application calls.
+func WithAppVersion(version string) Option {
+	return func(o *options) error {
+		o.appVersion = version
+		return nil
+	}
+}
+
+// WithoutPadding sends messages in their true length, as official clients do.
+// By default they are padded to classes, which no client notices.
+func WithoutPadding() Option {
+	return func(o *options) error {
+		o.padding = false
+		return nil
+	}
+}
+
+// WithNonce chooses among the inboxes that a wallet can create; 1 by default, as
+// with official clients. It has no meaning if the wallet has an inbox.
+func WithNonce(nonce uint64) Option {
+	return func(o *options) error {
+		o.nonce = nonce
+		return nil
+	}
+}
+
+// WithoutWorkers runs nothing in the background: key packages are rotated and
+// the database is tidied only when methods are called.
+func WithoutWorkers() Option {
+	return func(o *options) error {
+		o.workers = false
+		return nil
+	}
+}
+
+// WithClock replaces [time.Now].
+func WithClock(now func() time.Time) Option {
+	return func(o *options) error {
+		o.now = now
+		return nil
+	}
+}
+
+func newOptions(list []Option) (*options, error) {
+	o := &options{padding: true, nonce: 1, workers: true, now: time.Now, logger: slog.New(slog.DiscardHandler)}
+	for _, option := range append([]Option{WithNode(Local)}, list...) {
+		if err := option(o); err != nil {
+			return nil, fmt.Errorf("xmtp: %w", err)
+		}
+	}
+	if o.plain && o.key != nil {
+		return nil, errors.New("xmtp: a key was given and encryption switched off: choose one")
+	}
+	return o, nil
+}
+
+// storeOptions says which database a wallet's client uses, and makes its key if there is none.
+func (o *options) storeOptions(address string) (store.Options, error) {
+	if o.inMemory {
+		return store.Options{}, nil
+	}
+	path := o.path
+	if path == "" {
+		var err error
+		if path, err = defaultPath(o.env, address); err != nil {
+			return store.Options{}, err
+		}
+	}
+	so := store.Options{Path: path, Key: o.key, VFS: o.vfs}
+	if o.key == nil && !o.plain {
+		key, err := keyFile(path)
+		if err != nil {
+			return store.Options{}, err
+		}
+		so.Key = key
+	}
+	return so, nil
+}
+
+// defaultPath is in the user's configuration folder and tells node and wallet.
+func defaultPath(env, address string) (string, error) {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("no folder for the database (see WithDatabase): %w", err)
+	}
+	if u, err := url.Parse(env); err == nil && u.Host != "" {
+		env = strings.ReplaceAll(u.Host, ":", "-")
+	}
+	return filepath.Join(dir, "xmtp", fmt.Sprintf("%s-%s.db", env, address)), nil
+}
+
+// ErrKeyFile is returned if a database is there but the file with its key is
+// not, or is no key.
+var ErrKeyFile = errors.New("the database's key file is missing or damaged")
+
+// keyFile reads the key of a database, or makes one for a database that is not
+// there yet.
+func keyFile(path string) (*[store.KeySize]byte, error) {
+	name := path + ".key"
+	content, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if info, err := os.Stat(path); err == nil && info.Size() > 0 {
+			return nil, fmt.Errorf("%w: %s is not there, without it nobody can read %s", ErrKeyFile, name, path)
+		}
+		return makeKeyFile(name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the database's key: %w", err)
+	}
+	defer clear(content)
+	var key [store.KeySize]byte
+	if n, err := hex.Decode(key[:], []byte(strings.TrimSpace(string(content)))); err != nil || n != len(key) {
+		return nil, fmt.Errorf("%w: %s does not hold %d hex digits", ErrKeyFile, name, 2*store.KeySize)
+	}
+	return &key, nil
+}
+
+// makeKeyFile writes a new key so that it is on disk, whole, before anything is
+// encrypted with it.
+func makeKeyFile(name string) (*[store.KeySize]byte, error) {
+	var key [store.KeySize]byte
+	rand.Read(key[:])
+	write := func() error {
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			return err
+		}
+		temp, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
+		if err != nil {
+			return err
+		}
+		defer os.Remove(temp.Name()) // gone once it is renamed
+		_, err = temp.WriteString(hex.EncodeToString(key[:]) + "\n")
+		if err := errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+			return err
+		}
+		// Another process may have been first.
+		if err := os.Link(temp.Name(), name); err != nil {
+			return err
+		}
+		return syncDir(filepath.Dir(name))
+	}
+	err := write()
+	if errors.Is(err, fs.ErrExist) {
+		return keyFile(strings.TrimSuffix(name, ".key"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making the database's key: %w", err)
+	}
+	return &key, nil
+}
+
+// syncDir makes a new name durable, where the system can.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	// Some systems don't sync folders; their names are as durable as it gets.
+	_ = d.Sync()
+	return d.Close()
+}
