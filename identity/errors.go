@@ -134,7 +134,7 @@ func errMemberNotAllowed(existing, added Kind) error {
 	return detailed(ErrMemberNotAllowed, "Member of kind %v not allowed to add %v", existing, added)
 }
 
-func errSignatureNotAllowed(role Kind, kind SignatureKind) error {
+func errSignatureNotAllowed(role Kind, kind signatureKind) error {
 	return detailed(ErrSignatureNotAllowed, "Signature not allowed for role %q %q", role, kind)
 }
 

@@ -10,18 +10,18 @@ import (
 	"github.com/go-xmtp/go-xmtp/proto/gen/associations"
 )
 
-// SignatureKind is how a signature was made.
-type SignatureKind uint8
+// signatureKind is how a signature was made.
+type signatureKind uint8
 
 const (
-	signatureERC191 SignatureKind = 1 + iota
+	signatureERC191 signatureKind = 1 + iota
 	signatureERC1271
 	signatureInstallation
 	signatureLegacy
 	signatureP256
 )
 
-func (k SignatureKind) String() string {
+func (k signatureKind) String() string {
 	switch k {
 	case signatureERC191:
 		return "erc-191"
@@ -40,7 +40,7 @@ func (k SignatureKind) String() string {
 // signer returns the kind of member that signs in this way; 0 if there is no
 // such way. Since a signature of one kind can't come from a signer of another,
 // comparing the signer with the expected member also compares the kinds.
-func (k SignatureKind) signer() Kind {
+func (k signatureKind) signer() Kind {
 	switch k {
 	case signatureERC191, signatureERC1271, signatureLegacy:
 		return KindEthereum
@@ -54,7 +54,7 @@ func (k SignatureKind) signer() Kind {
 
 // verifiedSignature is what is left of a signature once it has been verified.
 type verifiedSignature struct {
-	kind   SignatureKind
+	kind   signatureKind
 	signer Identifier
 	// relyingParty is the origin that a passkey reported.
 	relyingParty string

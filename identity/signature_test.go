@@ -110,7 +110,7 @@ func TestECDSARefused(t *testing.T) {
 		f(b)
 		return b
 	}
-	order := secp256k1.S256().N.Bytes()
+	order := groupOrder(t)
 	for _, c := range []struct {
 		name string
 		sig  []byte
@@ -137,6 +137,12 @@ func TestECDSARefused(t *testing.T) {
 	}
 }
 
+// groupOrder is n of secp256k1.
+func groupOrder(t *testing.T) []byte {
+	t.Helper()
+	return fromHex(t, "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141")
+}
+
 func TestWalletKeyRedacted(t *testing.T) {
 	key := testWallet(t, 0x11)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
@@ -156,7 +162,7 @@ func TestWalletKeyRedacted(t *testing.T) {
 }
 
 func TestParseWalletKeyRefuses(t *testing.T) {
-	for _, b := range [][]byte{nil, make([]byte, 32), make([]byte, 31), secp256k1.S256().N.Bytes(), bytes.Repeat([]byte{1}, 33)} {
+	for _, b := range [][]byte{nil, make([]byte, 32), make([]byte, 31), groupOrder(t), bytes.Repeat([]byte{1}, 33)} {
 		if _, err := ParseWalletKey(b); err == nil {
 			t.Errorf("%x is a key", b)
 		}

@@ -27,7 +27,8 @@ type Member struct {
 // State is the association state of an inbox: what follows from its log. It is
 // immutable, so that it can be kept, shared and extended in several ways; all
 // states of a log share what they have in common. The nil *State is that of an
-// inbox that doesn't exist yet.
+// inbox that doesn't exist yet: it can be applied to, compared, and has no
+// members; the other methods need an inbox.
 type State struct {
 	inboxID              string
 	recovery             Identifier

@@ -30,7 +30,7 @@ func (m *model) clone() *model {
 	return &model{m.inboxID, m.recovery, maps.Clone(m.members), maps.Clone(m.seen)}
 }
 
-var allowedSignatures = map[Kind][]SignatureKind{
+var allowedSignatures = map[Kind][]signatureKind{
 	KindEthereum:     {signatureERC191, signatureERC1271, signatureLegacy},
 	KindInstallation: {signatureInstallation},
 	KindPasskey:      {signatureP256},

@@ -182,7 +182,7 @@ func TestErrorTexts(t *testing.T) {
 	if ErrorCode(nil) != "" || ErrorCode(errors.New("other")) != "" {
 		t.Error("codes of other errors")
 	}
-	for k, want := range map[SignatureKind]string{
+	for k, want := range map[signatureKind]string{
 		signatureERC191: "erc-191", signatureERC1271: "erc-1271", signatureInstallation: "installation-key",
 		signatureLegacy: "legacy-delegated", signatureP256: "p256", 0: "invalid",
 	} {

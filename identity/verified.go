@@ -113,7 +113,7 @@ func UnmarshalVerifiedUpdate(b []byte) (*VerifiedUpdate, error) {
 	}
 	v := &VerifiedUpdate{inboxID: r.text(), timestampNS: r.uint64()}
 	for range r.count() {
-		s := verifiedSignature{kind: SignatureKind(r.byte())}
+		s := verifiedSignature{kind: signatureKind(r.byte())}
 		s.signer = r.identifier(s.kind.signer())
 		s.raw = r.string()
 		switch s.kind {
