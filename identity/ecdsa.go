@@ -130,7 +130,6 @@ func (w *WalletKey) SignText(text string) *associations.Signature {
 func (w *WalletKey) Wipe() { w.key.Zero() }
 
 func (w *WalletKey) String() string               { return "WalletKey(redacted)" }
-func (w *WalletKey) GoString() string             { return w.String() }
 func (w *WalletKey) LogValue() slog.Value         { return slog.StringValue(w.String()) }
 func (w *WalletKey) Format(s fmt.State, _ rune)   { fmt.Fprint(s, w.String()) }
 func (w *WalletKey) MarshalText() ([]byte, error) { return []byte(w.String()), nil }

@@ -190,7 +190,8 @@ func (s *jsonScanner) peek() byte {
 // enter consumes the bracket that peek has shown.
 func (s *jsonScanner) enter() { s.rest = s.rest[1:] }
 
-// token consumes a string, number or literal.
+// token consumes a string, number or literal inside an object or array, where
+// something always follows.
 func (s *jsonScanner) token() []byte {
 	n := 0
 	if s.rest[0] == '"' {
@@ -200,8 +201,8 @@ func (s *jsonScanner) token() []byte {
 			}
 		}
 		n++
-	} else if n = bytes.IndexAny(s.rest, " \t\r\n,:]}"); n < 0 {
-		n = len(s.rest)
+	} else {
+		n = bytes.IndexAny(s.rest, " \t\r\n,]}")
 	}
 	token := s.rest[:n]
 	s.rest = s.rest[n:]
