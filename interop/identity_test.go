@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"testing"
+	"time"
 
 	"github.com/go-xmtp/go-xmtp/interop/official"
 )
@@ -224,6 +225,9 @@ func TestWallets(t *testing.T) {
 		// What the unlinked wallet had added goes with it.
 		equal(t, "installations after unlinking", stateOf(bob, alice.InboxID).installations(), []string{alice.InstallationID})
 
+		// What a wallet signs tells the time in whole seconds, and the same signature again
+		// is refused as a replay.
+		time.Sleep(1100 * time.Millisecond)
 		alice.Call(nil, "unsafe_addAccount", second.Signer(), true)
 		alice.Call(nil, "changeRecoveryIdentifier", second.Identifier())
 		equal(t, "recovery address", stateOf(bob, alice.InboxID).RecoveryIdentifier.Identifier, second.Address)
@@ -235,6 +239,7 @@ func TestWallets(t *testing.T) {
 		// A wallet that was unlinked everywhere starts an inbox of its own.
 		third := w.Wallet()
 		alice.Call(nil, "unsafe_addAccount", third.Signer(), true)
+		can = nil
 		bob.Call(&can, "canMessage", []any{third.Identifier()})
 		equal(t, "canMessage of the third wallet", can, map[string]bool{third.Address: true})
 	})

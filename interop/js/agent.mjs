@@ -3,7 +3,7 @@
 // It reads one JSON request a line from standard input and writes one JSON line for
 // each answer and each stream event to standard output; nothing else is written there.
 // The SDK is the package named by the first argument, so that one program serves every
-// version that package.json installs side by side.
+// version that package.json installs side by side; the second is the URL of the node.
 //
 //   {"id":1,"op":"create","client":"alice","key":"0x…","options":{…}}   → client facts
 //   {"id":2,"op":"call","on":"alice","path":"conversations.sync","args":[]}
@@ -18,8 +18,10 @@ import { createInterface } from "node:readline";
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 import { toBytes } from "viem";
 
-const sdkName = process.argv[2];
+const [sdkName, nodeURL] = process.argv.slice(2);
 const sdk = await import(sdkName);
+// Version 5 looks inboxes up where its local environment is, whatever apiUrl says.
+sdk.ApiUrls.local = nodeURL;
 
 // Everything that a request can name: clients, and results kept with "as".
 const objects = new Map();

@@ -52,11 +52,11 @@ type answer struct {
 	Value  json.RawMessage `json:"value"`
 }
 
-// Start runs an agent with clients of the given SDK. Stop it with [Agent.Close].
-func (tools *Toolchain) Start(ctx context.Context, sdk SDK) (*Agent, error) {
+// Start runs an agent with clients of the given SDK and of the node at url. Stop it with [Agent.Close].
+func (tools *Toolchain) Start(ctx context.Context, sdk SDK, url string) (*Agent, error) {
 	agent := &Agent{
 		SDK:     sdk,
-		process: exec.Command(tools.Node, "agent.mjs", string(sdk)),
+		process: exec.Command(tools.Node, "agent.mjs", string(sdk), url),
 		logs:    newRing(64 << 10),
 		ended:   make(chan struct{}),
 		waiting: make(map[int]chan answer),

@@ -34,7 +34,7 @@ func StartProcess(t testing.TB, tools *Toolchain, sdk SDK, url string) *Process 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
 	defer cancel()
-	agent, err := tools.Start(ctx, sdk)
+	agent, err := tools.Start(ctx, sdk, url)
 	if err != nil {
 		t.Fatal(err)
 	}
