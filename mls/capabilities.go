@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
@@ -97,4 +98,21 @@ func (f *leafFields) checkExtensions() error {
 		}
 	}
 	return nil
+}
+
+// covers tells whether leaves that are fit for q are fit for next.
+func (q *requirements) covers(next *requirements) bool {
+	if q == next {
+		return true
+	}
+	if !bytes.Equal(q.extensions, next.extensions) || !bytes.Equal(q.proposals, next.proposals) ||
+		!bytes.Equal(q.credentials, next.credentials) {
+		return false
+	}
+	for _, e := range next.inContext {
+		if _, ok := extensionData(q.inContext, e.Type); !ok {
+			return false
+		}
+	}
+	return true
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/go-xmtp/go-xmtp/mls/internal/secrettree"
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
 
@@ -35,6 +36,88 @@ var (
 	ErrInvalidTree  = errors.New("ratchet tree is not valid")
 	ErrInvalidPath  = errors.New("update path is not valid")
 )
+
+// Errors of using a group. [ErrPending], [ErrInactive], [ErrSigner] and
+// [ErrPendingProposals] tell that a call is not possible now; the others that a
+// message is refused, which leaves the group as it was.
+var (
+	// ErrPending: an earlier call's Pending result is still open.
+	ErrPending = errors.New("an earlier result is pending")
+	// ErrInactive: we were removed from the group.
+	ErrInactive = errors.New("no longer a member of the group")
+	// ErrSigner: no Signer has the signature key of our leaf.
+	ErrSigner = errors.New("no signer for the signature key of our leaf")
+	// ErrPendingProposals: proposals wait for a commit, and until then no
+	// application message may be sent (§12.4).
+	ErrPendingProposals = errors.New("proposals wait for a commit")
+	// ErrOwnCommitPending: a commit of our own waits for its fate.
+	ErrOwnCommitPending = errors.New("a commit of our own is pending")
+	// ErrNoOwnCommit: there is no commit of our own to merge or to drop.
+	ErrNoOwnCommit = errors.New("no commit of our own is pending")
+
+	// ErrWrongGroup: the message is for another group.
+	ErrWrongGroup = errors.New("message of another group")
+	// ErrWrongEpoch: the message is of another epoch; see [EpochError].
+	ErrWrongEpoch = errors.New("message of another epoch")
+	// ErrWireFormat: the message's wire format is not accepted here.
+	ErrWireFormat = errors.New("wire format is not accepted")
+	// ErrSender: the sender is no member, or may not send this (§6).
+	ErrSender = errors.New("sender is not accepted")
+	// ErrDecrypt: the message can't be decrypted.
+	ErrDecrypt = errors.New("message does not decrypt")
+	// ErrSignature: the message's signature is not valid (§6.1).
+	ErrSignature = errors.New("message signature is not valid")
+	// ErrMembershipTag: the membership tag is not valid (§6.2).
+	ErrMembershipTag = errors.New("membership tag is not valid")
+	// ErrConfirmationTag: the confirmation tag is not valid (§6.1).
+	ErrConfirmationTag = errors.New("confirmation tag is not valid")
+	// ErrPadding: the padding isn't zero (§6.3.1).
+	ErrPadding = errors.New("padding is not zero")
+	// ErrTooDistantInPast: the message's key is older than [Windows].Backward.
+	ErrTooDistantInPast = secrettree.ErrTooOld
+	// ErrTooDistantInFuture: the message skips more than [Windows].Forward.
+	ErrTooDistantInFuture = secrettree.ErrTooFarAhead
+	// ErrSecretReused: the message's key was used; as a rule it came twice.
+	ErrSecretReused = secrettree.ErrSecretReused
+	// ErrStateRolledBack: the message is ours, but this state never sent it: an
+	// old copy of the state is in use. Nothing may be sent with it in this epoch.
+	ErrStateRolledBack = errors.New("our own message is unknown to this state")
+
+	// ErrUnknownProposal: a commit refers to a proposal that we don't have.
+	ErrUnknownProposal = errors.New("unknown proposal reference")
+	// ErrUnsupportedProposal: a proposal's type isn't supported, here or by a
+	// member (§12.2).
+	ErrUnsupportedProposal = errors.New("proposal type is not supported")
+	// ErrInvalidProposals: a list of proposals is not valid (§12.2).
+	ErrInvalidProposals = errors.New("list of proposals is not valid")
+	// ErrMissingPath: a commit needs a path and has none (§12.4).
+	ErrMissingPath = errors.New("commit has no path")
+	// ErrCredential: the [Authenticator] refuses a member.
+	ErrCredential = errors.New("credential is refused")
+	// ErrPreSharedKey: a pre-shared key isn't known (§8.4).
+	ErrPreSharedKey = errors.New("pre-shared key is not known")
+
+	// ErrNotForUs: a Welcome is not for the key package.
+	ErrNotForUs = errors.New("welcome is for others")
+	// ErrNoRatchetTree: the tree is neither in the Welcome nor given.
+	ErrNoRatchetTree = errors.New("ratchet tree is missing")
+
+	// ErrState: stored records can't be read.
+	ErrState = errors.New("stored state is not valid")
+)
+
+// EpochError tells the epochs of a message and of the group; it is an
+// [ErrWrongEpoch].
+type EpochError struct {
+	Message, Group uint64
+}
+
+func (e *EpochError) Error() string {
+	return fmt.Sprintf("message of epoch %d in epoch %d", e.Message, e.Group)
+}
+
+// Is makes errors.Is(err, ErrWrongEpoch) true.
+func (e *EpochError) Is(target error) bool { return target == ErrWrongEpoch }
 
 // malformed wraps a decoding error of the structure what.
 func malformed(what string, err error) error {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-xmtp/go-xmtp/internal/hpke"
 	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
@@ -137,6 +138,56 @@ func (p *PrivateKeyPackage) KeyPackage() *KeyPackage { return p.public }
 // Format implements [fmt.Formatter] and shows no key.
 func (p *PrivateKeyPackage) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, "[private key package]")
+}
+
+// MarshalBinary encodes the package with its private keys for storage. The error is
+// always nil.
+func (p *PrivateKeyPackage) MarshalBinary() ([]byte, error) {
+	b := wire.AppendOpaque(recordValue(), p.public.raw)
+	b = wire.AppendOpaque(b, p.initKey)
+	return wire.AppendOpaque(b, p.leafKey), nil
+}
+
+// UnmarshalPrivateKeyPackage decodes what [PrivateKeyPackage.MarshalBinary] encoded.
+// It returns [ErrMalformed], [ErrUnsupportedCipherSuite], or [ErrState] if the
+// private keys don't belong to the package.
+func UnmarshalPrivateKeyPackage(data []byte) (*PrivateKeyPackage, error) {
+	r, err := openRecord(data)
+	if err != nil {
+		return nil, malformed("private key package", err)
+	}
+	public := r.Opaque()
+	initKey, leafKey := r.Opaque(), r.Opaque()
+	if err := r.Done(); err != nil {
+		return nil, malformed("private key package", err)
+	}
+	kp, err := UnmarshalKeyPackage(public)
+	if err != nil {
+		return nil, err
+	}
+	p := &PrivateKeyPackage{kp, bytes.Clone(initKey), bytes.Clone(leafKey)}
+	if err := p.check(); err != nil {
+		return nil, fmt.Errorf("mls: private key package: %w", err)
+	}
+	return p, nil
+}
+
+// check tells whether the private keys belong to the package.
+func (p *PrivateKeyPackage) check() error {
+	s, err := lookupSuite(p.public.suite)
+	if err != nil {
+		return err
+	}
+	for _, pair := range []hpke.KeyPair{
+		{Private: p.initKey, Public: p.public.initKey},
+		{Private: p.leafKey, Public: p.public.leaf.encryptionKey()},
+	} {
+		public, err := s.HPKE().KEM().PublicKey(pair.Private)
+		if err != nil || !bytes.Equal(public, pair.Public) {
+			return fmt.Errorf("%w: private key of another public key", ErrState)
+		}
+	}
+	return nil
 }
 
 // Version is the protocol version.

@@ -184,7 +184,8 @@ const (
 )
 
 // PreSharedKeyID names a pre-shared key (§8.4): an external one by ID, one that
-// resumes a group by Usage, GroupID and Epoch.
+// resumes a group by Usage, GroupID and Epoch. A proposal that is made without
+// Nonce gets a fresh one.
 type PreSharedKeyID struct {
 	Type    PSKType
 	ID      []byte

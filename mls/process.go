@@ -1,0 +1,325 @@
+package mls
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/go-xmtp/go-xmtp/mls/internal/secrettree"
+	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
+)
+
+// Event is what a received message was: an [*ApplicationMessage], a
+// [*ReceivedProposal], a [*StagedCommit] or an [*OwnMessage].
+type Event interface{ isEvent() }
+
+// ApplicationMessage is application data of another member (§15).
+type ApplicationMessage struct {
+	Sender            LeafIndex
+	Epoch             uint64 // of the message; may be a past one
+	Generation        uint32 // counts the sender's messages in the epoch
+	Data              []byte
+	AuthenticatedData []byte
+
+	// SignatureKey and Credential are those of the sender in the epoch of the
+	// message.
+	SignatureKey []byte
+	Credential   Credential
+}
+
+// ReceivedProposal is a proposal of another member, which waits for a commit
+// (§12.1).
+type ReceivedProposal struct {
+	Sender            LeafIndex
+	Proposal          Proposal
+	AuthenticatedData []byte
+}
+
+// OwnMessage tells that a message is our own, as the delivery service brings it
+// back: it was dealt with when it was made. Members who share the group's keys
+// could have forged this much, which is harmless.
+type OwnMessage struct {
+	ContentType ContentType
+	Epoch       uint64
+}
+
+func (*ApplicationMessage) isEvent() {}
+func (*ReceivedProposal) isEvent()   {}
+func (*OwnMessage) isEvent()         {}
+
+// storedProposal is a proposal that can be committed by reference.
+type storedProposal struct {
+	listedProposal
+	message []byte // encoded AuthenticatedContent
+}
+
+// Process takes in a message of the group, an encoded MLSMessage (§6). The event is
+// known at once; Done makes it happen. A received commit is staged: the event is a
+// [*StagedCommit], Done merges it, Discard leaves it for another time.
+//
+// A refused message changes nothing, so that it can be tried again. The errors are
+// listed at [ErrWrongGroup] and below, and with those of key packages and the tree.
+// The message is not kept.
+func (g *Group) Process(message []byte) (*Pending[Event], error) {
+	if g.pending {
+		return nil, fmt.Errorf("mls: process: %w", ErrPending)
+	}
+	p, err := g.process(message)
+	if err != nil {
+		return nil, fmt.Errorf("mls: process: %w", err)
+	}
+	return p, nil
+}
+
+func (g *Group) process(message []byte) (*Pending[Event], error) {
+	if p := g.ownEcho(message); p != nil {
+		return p, nil
+	}
+	r := wire.NewReader(message)
+	m := readMessage(r)
+	if err := r.Done(); err != nil {
+		return nil, malformed("MLSMessage", err)
+	}
+	switch m.format {
+	case WireFormatPrivateMessage:
+		return g.processPrivate(m.private)
+	case WireFormatPublicMessage:
+		// What is kept of a handshake must not alias the caller's bytes.
+		m = readMessage(wire.NewReader(bytes.Clone(message)))
+		return g.processPublic(m.public)
+	}
+	return nil, fmt.Errorf("%w: %d", ErrWireFormat, m.format)
+}
+
+// ownEcho recognizes our own commits: the pending one, which then is merged, and
+// those that ended past epochs.
+func (g *Group) ownEcho(message []byte) *Pending[Event] {
+	if g.ownCommit == nil && !slices.ContainsFunc(g.past, func(p *pastEpoch) bool { return p.ownCommit != nil }) {
+		return nil
+	}
+	hash := g.current.suite.Hash(nil, message)
+	if tr := g.ownCommit; tr != nil && bytes.Equal(hash, tr.hash) {
+		changes, done := g.merge(tr, nil)
+		return newPending[Event](g, tr.staged, changes, done, nil)
+	}
+	for _, p := range g.past {
+		if bytes.Equal(hash, p.ownCommit) {
+			return newPending[Event](g, &OwnMessage{ContentTypeCommit, p.number}, nil, nil, nil)
+		}
+	}
+	return nil
+}
+
+// acceptHandshake checks that proposals and commits may come in this format now.
+func (g *Group) acceptHandshake(f WireFormat, groupID []byte, epoch uint64) error {
+	switch {
+	case !bytes.Equal(groupID, g.current.context.groupID):
+		return ErrWrongGroup
+	case g.config.OneFormat && f != g.config.handshakeFormat():
+		return fmt.Errorf("%w: %d", ErrWireFormat, f)
+	case epoch != g.Epoch():
+		return &EpochError{epoch, g.Epoch()}
+	case g.inactive:
+		return ErrInactive
+	}
+	return nil
+}
+
+// processPublic takes in a PublicMessage (§6.2).
+func (g *Group) processPublic(m *publicMessage) (*Pending[Event], error) {
+	e, c := g.current, m.content
+	if c.contentType == ContentTypeApplication {
+		return nil, fmt.Errorf("%w: application data in a PublicMessage", ErrWireFormat)
+	}
+	if err := g.acceptHandshake(WireFormatPublicMessage, c.groupID, c.epoch); err != nil {
+		return nil, err
+	}
+	if c.sender.kind != senderMember {
+		return nil, fmt.Errorf("%w: type %d", ErrSender, c.sender.kind)
+	}
+	from := LeafIndex(c.sender.index)
+	leaf, ok := g.leaf(from)
+	if !ok {
+		return nil, fmt.Errorf("%w: leaf %d is blank", ErrSender, from)
+	}
+	if err := e.verifyMembershipTag(m); err != nil {
+		return nil, err
+	}
+	if err := verifyContent(e.suite, leaf.signatureKey(), m.auth.signature, WireFormatPublicMessage, c.raw, nil, e.context.raw); err != nil {
+		return nil, err
+	}
+	if from == e.own {
+		return newPending[Event](g, &OwnMessage{c.contentType, c.epoch}, nil, nil, nil), nil
+	}
+	return g.handshake(&authenticatedContent{WireFormatPublicMessage, c, m.auth}, nil)
+}
+
+// handshake takes in a proposal or commit of another member whose signature was
+// checked. use is the key that it came under, nil if it was a PublicMessage.
+func (g *Group) handshake(m *authenticatedContent, use *secrettree.Use) (*Pending[Event], error) {
+	g.tree()
+	if m.content.contentType == ContentTypeProposal {
+		return g.receiveProposal(m, use)
+	}
+	tr, err := g.stage(m)
+	if err != nil {
+		return nil, fmt.Errorf("commit of leaf %d: %w", m.content.sender.index, err)
+	}
+	changes, done := g.merge(tr, use)
+	current := g.current
+	return newPending[Event](g, tr.staged, changes, done, func() {
+		tr.wipe(current)
+		if use != nil {
+			use.Drop()
+		}
+	}), nil
+}
+
+func (g *Group) receiveProposal(m *authenticatedContent, use *secrettree.Use) (*Pending[Event], error) {
+	p, err := readStoredProposal(g.current.suite, m.append(nil))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := g.current.apply([]listedProposal{p.listedProposal}, noLeaf, &g.config); err != nil {
+		return nil, fmt.Errorf("proposal of leaf %d: %w", p.sender, err)
+	}
+	event := &ReceivedProposal{p.sender, p.proposal, bytes.Clone(m.content.authenticatedData)}
+	known := slices.ContainsFunc(g.proposals, func(s *storedProposal) bool { return bytes.Equal(s.ref, p.ref) })
+	changes := func() []Record {
+		var records []Record
+		if use != nil {
+			records = g.useRecords(records, m.content.epoch, use)
+		}
+		if !known {
+			records = append(records, p.record(len(g.proposals)))
+		}
+		return records
+	}
+	done := func() {
+		if use != nil {
+			commitUse(use)
+		}
+		if !known {
+			g.proposals = append(g.proposals, p)
+		}
+	}
+	return newPending[Event](g, event, changes, done, func() {
+		if use != nil {
+			use.Drop()
+		}
+	}), nil
+}
+
+// processPrivate takes in a PrivateMessage (§6.3).
+func (g *Group) processPrivate(m *privateMessage) (*Pending[Event], error) {
+	if !bytes.Equal(m.groupID, g.current.context.groupID) {
+		return nil, ErrWrongGroup
+	}
+	in, err := g.view(m.epoch)
+	if err != nil {
+		return nil, err
+	}
+	s := g.current.suite
+	from, err := m.openSenderData(s, in.senderData)
+	if err != nil {
+		return nil, err
+	}
+	kind := secrettree.Application
+	if m.contentType != ContentTypeApplication {
+		if from.leaf == in.own && m.epoch != g.Epoch() {
+			return newPending[Event](g, &OwnMessage{m.contentType, m.epoch}, nil, nil, nil), nil
+		}
+		if err := g.acceptHandshake(WireFormatPrivateMessage, m.groupID, m.epoch); err != nil {
+			return nil, err
+		}
+		kind = secrettree.Handshake
+	}
+	sender, ok := g.senderAt(in, from.leaf)
+	if !ok {
+		return nil, fmt.Errorf("%w: leaf %d is blank", ErrSender, from.leaf)
+	}
+	if from.leaf == in.own {
+		return g.ownPrivate(m, in, from, kind, sender)
+	}
+	use, err := in.messages.Key(from.leaf, kind, from.generation)
+	if err != nil {
+		return nil, err
+	}
+	a, err := m.open(s, use, from, sender.signatureKey, in.context)
+	if err != nil {
+		use.Drop()
+		return nil, err
+	}
+	if kind == secrettree.Handshake {
+		p, err := g.handshake(a, use)
+		if err != nil {
+			use.Drop()
+		}
+		return p, err
+	}
+	event := &ApplicationMessage{
+		Sender: from.leaf, Epoch: m.epoch, Generation: from.generation,
+		Data: a.content.applicationData, AuthenticatedData: bytes.Clone(m.authenticatedData),
+		SignatureKey: bytes.Clone(sender.signatureKey),
+		Credential:   Credential{sender.credential.Type, bytes.Clone(sender.credential.Data)},
+	}
+	changes := func() []Record { return g.useRecords(nil, m.epoch, use) }
+	return newPending[Event](g, event, changes, func() { commitUse(use) }, use.Drop), nil
+}
+
+// epochView is what is needed to read messages of an epoch, current or past.
+type epochView struct {
+	age        int // 0 for the current epoch
+	own        LeafIndex
+	context    []byte
+	senderData []byte
+	messages   *secrettree.Tree
+}
+
+func (g *Group) view(epoch uint64) (epochView, error) {
+	e := g.current
+	if epoch == e.context.epoch {
+		return epochView{0, e.own, e.context.raw, e.secrets.SenderData, e.messages}, nil
+	}
+	for i, p := range g.past {
+		if p.number == epoch {
+			return epochView{i + 1, p.own, p.context, p.senderData, p.messages}, nil
+		}
+	}
+	return epochView{}, &EpochError{epoch, e.context.epoch}
+}
+
+// senderAt is the sender at leaf i in the epoch of a view: as it was before the
+// first change since, else as it is now.
+func (g *Group) senderAt(in epochView, i LeafIndex) (pastLeaf, bool) {
+	for age := in.age; age > 0; age-- {
+		if l, ok := g.past[age-1].leaves[i]; ok {
+			return l, l.signatureKey != nil
+		}
+	}
+	leaf, ok := g.leaf(i)
+	if !ok {
+		return pastLeaf{}, false
+	}
+	f := leaf.fields()
+	return pastLeaf{f.signatureKey, f.credential}, true
+}
+
+// ownPrivate takes in a PrivateMessage whose sender is our leaf. The keys of what
+// we have sent are gone. A key that we still have was not used by this state: if
+// the message is good nevertheless, another copy of the state has sent it.
+func (g *Group) ownPrivate(m *privateMessage, in epochView, from senderData, kind secrettree.Kind, own pastLeaf) (*Pending[Event], error) {
+	use, err := in.messages.Key(from.leaf, kind, from.generation)
+	switch {
+	case errors.Is(err, ErrTooDistantInPast), errors.Is(err, ErrSecretReused):
+		return newPending[Event](g, &OwnMessage{m.contentType, m.epoch}, nil, nil, nil), nil
+	case err != nil:
+		return nil, err
+	}
+	defer use.Drop()
+	if _, err := m.open(g.current.suite, use, from, own.signatureKey, in.context); err != nil {
+		return nil, err
+	}
+	return nil, ErrStateRolledBack
+}

@@ -1,0 +1,421 @@
+package mls
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// listedProposal is a proposal in a commit.
+type listedProposal struct {
+	proposal Proposal
+	sender   LeafIndex
+	ref      []byte // nil if by value
+}
+
+// outcome is what a list of proposals makes of an epoch (§12.3).
+type outcome struct {
+	tree       *ratchetTree
+	extensions []Extension
+	requires   *requirements
+
+	before    map[LeafIndex]LeafNode // the leaves that change, as they were; blank ones too
+	joined    []addition             // their leaves ascend
+	ownUpdate *Update                // our Update, committed by somebody else
+	removed   bool                   // we are removed
+	psks      []PreSharedKeyID
+	needsPath bool
+}
+
+type addition struct {
+	leaf       LeafIndex
+	keyPackage *KeyPackage
+}
+
+func (o *outcome) newcomers() []LeafIndex {
+	leaves := make([]LeafIndex, len(o.joined))
+	for i, a := range o.joined {
+		leaves[i] = a.leaf
+	}
+	return leaves
+}
+
+// changing notes leaf i as it is before its first change.
+func (o *outcome) changing(i LeafIndex) {
+	if _, ok := o.before[i]; !ok {
+		o.before[i], _ = o.tree.leaf(i)
+	}
+}
+
+func invalidProposal(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrInvalidProposals}, args...)...)
+}
+
+// apply checks a list of proposals and applies it to a copy of the tree (§12.2,
+// §12.3), in the RFC's order: extensions, updates, removes, adds, PSKs.
+func (e *epoch) apply(list []listedProposal, committer LeafIndex, config *Config) (*outcome, error) {
+	o := &outcome{
+		tree: e.tree.clone(), extensions: e.context.extensions, requires: e.requires,
+		before: make(map[LeafIndex]LeafNode), needsPath: len(list) == 0,
+	}
+	if err := o.sort(e, list, committer, config); err != nil {
+		return nil, err
+	}
+	steps := []func(*epoch, []listedProposal) error{
+		o.applyExtensions, o.applyUpdates, o.applyRemoves, o.applyAdds, o.applyPSKs,
+	}
+	for _, step := range steps {
+		if err := step(e, list); err != nil {
+			return nil, err
+		}
+	}
+	if err := o.checkLeaves(e); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// sort checks what can be told of the list without applying it.
+func (o *outcome) sort(e *epoch, list []listedProposal, committer LeafIndex, config *Config) error {
+	leaving := map[LeafIndex]bool{}
+	changed := map[LeafIndex]bool{}
+	change := func(i LeafIndex) error {
+		if _, ok := e.tree.leaf(i); !ok {
+			return invalidProposal("leaf %d is blank", i)
+		}
+		if i == committer {
+			return invalidProposal("committer changes its own leaf by proposal")
+		}
+		if changed[i] {
+			return invalidProposal("leaf %d is changed twice", i)
+		}
+		changed[i] = true
+		return nil
+	}
+	extensions := 0
+	var special []ProposalType
+	for _, p := range list {
+		var err error
+		switch v := p.proposal.(type) {
+		case Add, PreSharedKey:
+		case Update:
+			o.needsPath = true
+			err = change(p.sender)
+		case Remove:
+			o.needsPath = true
+			leaving[v.Leaf] = true
+			err = change(v.Leaf)
+		case SelfRemove:
+			o.needsPath = true
+			leaving[p.sender] = true
+			special = append(special, ProposalSelfRemove)
+			if err = change(p.sender); err == nil && p.ref == nil {
+				err = invalidProposal("SelfRemove by value")
+			}
+		case GroupContextExtensions:
+			o.needsPath = true
+			if extensions++; extensions > 1 {
+				err = invalidProposal("two GroupContextExtensions")
+			}
+		case ExternalInit:
+			err = invalidProposal("ExternalInit in a member's commit")
+		case AppEphemeral:
+			special = append(special, ProposalAppEphemeral)
+		case CustomProposal:
+			special = append(special, v.Type)
+			o.needsPath = o.needsPath || slices.Contains(config.PathProposals, v.Type)
+		default:
+			err = fmt.Errorf("%w: %#04x", ErrUnsupportedProposal, uint16(v.ProposalType()))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return e.supported(special, leaving)
+}
+
+// supported checks that all members who process a commit know its proposal types;
+// those who leave by it need not (§12.2).
+func (e *epoch) supported(types []ProposalType, leaving map[LeafIndex]bool) error {
+	slices.Sort(types)
+	types = slices.Compact(types)
+	if len(types) == 0 {
+		return nil
+	}
+	for i, leaf := range e.tree.leaves() {
+		f := leaf.fields()
+		for _, t := range types {
+			if !leaving[i] && !f.supportsProposal(t) {
+				return fmt.Errorf("%w: %#04x by leaf %d", ErrUnsupportedProposal, uint16(t), i)
+			}
+		}
+	}
+	return nil
+}
+
+func (o *outcome) applyExtensions(e *epoch, list []listedProposal) error {
+	for _, p := range list {
+		v, ok := p.proposal.(GroupContextExtensions)
+		if !ok {
+			continue
+		}
+		if err := checkExtensionsUnique(v.Extensions); err != nil {
+			return err
+		}
+		q, err := newRequirements(e.context.suite, v.Extensions)
+		if err != nil {
+			return err
+		}
+		o.extensions, o.requires = v.Extensions, q
+	}
+	return nil
+}
+
+func (o *outcome) applyUpdates(e *epoch, list []listedProposal) error {
+	for _, p := range list {
+		v, ok := p.proposal.(Update)
+		if !ok {
+			continue
+		}
+		f := v.LeafNode.fields()
+		if f.source != LeafNodeFromUpdate {
+			return fmt.Errorf("%w: %d in Update", ErrLeafNodeSource, f.source)
+		}
+		if err := o.checkKeys(&f, p.sender); err != nil {
+			return err
+		}
+		if p.sender == e.own {
+			o.ownUpdate = &v
+		}
+		o.changing(p.sender)
+		o.tree.updateLeaf(p.sender, v.LeafNode)
+	}
+	return nil
+}
+
+// checkKeys checks that the keys of a new leaf are not in the tree; the leaf that
+// it replaces may have the same signature key (§7.3).
+func (o *outcome) checkKeys(f *leafFields, at LeafIndex) error {
+	if err := o.tree.suite.CheckPublicKey(f.encryptionKey); err != nil {
+		return invalidProposal("leaf encryption key: %w", err)
+	}
+	if x, ok := o.tree.findKey(encryptionKeys, f.encryptionKey); ok {
+		return fmt.Errorf("%w: encryption key of a new leaf is that of node %d", ErrDuplicateKey, x)
+	}
+	if x, ok := o.tree.findKey(signatureKeys, f.signatureKey); ok && x != at.Node() {
+		return fmt.Errorf("%w: signature key of a new leaf is that of leaf %d", ErrDuplicateKey, x.Leaf())
+	}
+	return nil
+}
+
+func (o *outcome) applyRemoves(e *epoch, list []listedProposal) error {
+	for _, p := range list {
+		leaf := p.sender
+		switch v := p.proposal.(type) {
+		case Remove:
+			leaf = v.Leaf
+		case SelfRemove:
+		default:
+			continue
+		}
+		if leaf == e.own {
+			o.removed = true
+		}
+		o.changing(leaf)
+		o.tree.removeLeaf(leaf)
+	}
+	o.tree.truncate()
+	return nil
+}
+
+// noLeaf is a place that no leaf has.
+const noLeaf LeafIndex = 1<<31 - 1
+
+func (o *outcome) applyAdds(e *epoch, list []listedProposal) error {
+	for _, p := range list {
+		v, ok := p.proposal.(Add)
+		if !ok {
+			continue
+		}
+		kp := v.KeyPackage
+		if kp.version != MLS10 {
+			return fmt.Errorf("%w: key package has %d", ErrUnsupportedVersion, kp.version)
+		}
+		if kp.suite != e.context.suite {
+			return fmt.Errorf("%w: key package has %d", ErrUnsupportedCipherSuite, kp.suite)
+		}
+		f := kp.leaf.fields()
+		if err := o.checkKeys(&f, noLeaf); err != nil {
+			return err
+		}
+		o.changing(o.tree.nextBlank)
+		o.joined = append(o.joined, addition{o.tree.addLeaf(kp.leaf), kp})
+	}
+	return nil
+}
+
+func (o *outcome) applyPSKs(e *epoch, list []listedProposal) error {
+	for _, p := range list {
+		v, ok := p.proposal.(PreSharedKey)
+		if !ok {
+			continue
+		}
+		if err := e.checkPSK(v.ID, o.psks); err != nil {
+			return err
+		}
+		o.psks = append(o.psks, v.ID)
+	}
+	return nil
+}
+
+// checkPSK checks the id of a pre-shared key that is used after those in earlier
+// (§8.4, §12.1.4).
+func (e *epoch) checkPSK(id PreSharedKeyID, earlier []PreSharedKeyID) error {
+	if len(id.Nonce) != e.suite.HashSize() {
+		return invalidProposal("PSK nonce of %d bytes", len(id.Nonce))
+	}
+	if id.Type == PSKResumption && id.Usage != ResumptionApplication {
+		return invalidProposal("PSK of usage %d", id.Usage)
+	}
+	encoded := id.append(nil)
+	for _, other := range earlier {
+		if bytes.Equal(encoded, other.append(nil)) {
+			return invalidProposal("PSK occurs twice")
+		}
+	}
+	return nil
+}
+
+// checkLeaves checks the leaves that are new against the group, and the others as
+// far as the group asks for more than before (§7.3).
+func (o *outcome) checkLeaves(e *epoch) error {
+	var updated []LeafIndex
+	for i := range o.before {
+		leaf, ok := o.tree.leaf(i)
+		if !ok {
+			continue
+		}
+		f := leaf.fields()
+		if err := o.checkLeaf(&f, i); err != nil {
+			return err
+		}
+		if f.source == LeafNodeFromUpdate {
+			updated = append(updated, i)
+		}
+	}
+	if err := o.checkOthers(e); err != nil {
+		return err
+	}
+	added := len(o.joined)
+	return parallel(added+len(updated), func(k int) error {
+		if k < added {
+			a := o.joined[k]
+			if err := a.keyPackage.verify(); err != nil {
+				return fmt.Errorf("key package for leaf %d: %w", a.leaf, err)
+			}
+			return nil
+		}
+		i := updated[k-added]
+		leaf, _ := o.tree.leaf(i)
+		f := leaf.fields()
+		return o.verifyLeaf(e, &f, i)
+	})
+}
+
+// checkLeaf checks a leaf that is new in the tree.
+func (o *outcome) checkLeaf(f *leafFields, i LeafIndex) error {
+	err := o.requires.check(f)
+	if err == nil {
+		err = o.tree.checkCredentials(f)
+	}
+	if err != nil {
+		return fmt.Errorf("leaf %d: %w", i, err)
+	}
+	return nil
+}
+
+func (o *outcome) verifyLeaf(e *epoch, f *leafFields, i LeafIndex) error {
+	if !e.suite.VerifyWithLabel(f.signatureKey, "LeafNodeTBS", f.signature, f.unsigned, f.context(e.context.groupID, i)) {
+		return fmt.Errorf("leaf %d: %w", i, ErrLeafNodeSignature)
+	}
+	return nil
+}
+
+// checkOthers checks the leaves that were there before if the group now asks for
+// more, or if a credential type has come into use.
+func (o *outcome) checkOthers(e *epoch) error {
+	more := !e.requires.covers(o.requires)
+	var kinds []CredentialType
+	for _, c := range o.tree.credentials {
+		if !e.tree.hasCredential(c.kind) {
+			kinds = append(kinds, c.kind)
+		}
+	}
+	if !more && len(kinds) == 0 {
+		return nil
+	}
+	for i, leaf := range o.tree.leaves() {
+		f := leaf.fields()
+		if more {
+			if err := o.requires.check(&f); err != nil {
+				return fmt.Errorf("leaf %d: %w", i, err)
+			}
+		}
+		for _, kind := range kinds {
+			if !f.supportsCredential(kind) {
+				return fmt.Errorf("leaf %d: %w: credential type %d", i, ErrCapabilities, kind)
+			}
+		}
+	}
+	return nil
+}
+
+// checkPathLeaf checks the leaf of a committer's path, which applyPath has put
+// into the tree already.
+func (o *outcome) checkPathLeaf(e *epoch, leaf LeafNode, i LeafIndex) error {
+	f := leaf.fields()
+	if err := o.checkLeaf(&f, i); err != nil {
+		return err
+	}
+	return o.verifyLeaf(e, &f, i)
+}
+
+// candidates lists the leaves whose credentials are to be judged: the new ones,
+// and those whose credential or signature key has changed.
+func (o *outcome) candidates() []Candidate {
+	var list []Candidate
+	for i, before := range o.before {
+		leaf, ok := o.tree.leaf(i)
+		if !ok {
+			continue
+		}
+		c := Candidate{Member: Member{i, leaf}}
+		if before.raw != nil && leaf.Source() != LeafNodeFromKeyPackage {
+			if f, b := leaf.fields(), before.fields(); f.credential.equal(b.credential) && bytes.Equal(f.signatureKey, b.signatureKey) {
+				continue
+			}
+			c.Replaces = &before
+		}
+		list = append(list, c)
+	}
+	slices.SortFunc(list, func(a, b Candidate) int { return int(a.Index) - int(b.Index) })
+	return list
+}
+
+// authenticate asks the application about credentials (§5.3.1).
+func (c *Config) authenticate(members []Candidate) error {
+	if c.Authenticator == nil || len(members) == 0 {
+		return nil
+	}
+	var refused []error
+	for i, err := range c.Authenticator.Authenticate(members) {
+		if err != nil {
+			refused = append(refused, fmt.Errorf("leaf %d: %w", members[i].Index, err))
+		}
+	}
+	if len(refused) > 0 {
+		return fmt.Errorf("%w: %w", ErrCredential, errors.Join(refused...))
+	}
+	return nil
+}

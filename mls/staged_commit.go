@@ -1,0 +1,301 @@
+package mls
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/go-xmtp/go-xmtp/mls/internal/schedule"
+	"github.com/go-xmtp/go-xmtp/mls/internal/secrettree"
+	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
+	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
+)
+
+// StagedCommit is a commit that was checked and worked out, but not merged: what
+// the group will be (§12.4.2). It is the [Event] of a received commit, whose
+// [Pending] merges it by Done and refuses it by Discard.
+type StagedCommit struct {
+	Committer         LeafIndex
+	Own               bool   // we made the commit
+	Epoch             uint64 // the epoch that it begins
+	AuthenticatedData []byte
+	Proposals         []CommittedProposal
+	HasPath           bool
+
+	// Added are the new members, Updated those with a new leaf (a committer with
+	// a path among them), Removed those that leave, with their last leaf.
+	Added, Updated, Removed []Member
+
+	// SelfRemoved tells that we are among Removed.
+	SelfRemoved bool
+
+	// Extensions are those of the group context from now on.
+	Extensions []Extension
+}
+
+// CommittedProposal is a proposal in a commit.
+type CommittedProposal struct {
+	Proposal    Proposal
+	Sender      LeafIndex
+	ByReference bool
+}
+
+func (*StagedCommit) isEvent() {}
+
+// transition is a commit worked out, ready to be merged.
+type transition struct {
+	staged *StagedCommit
+	next   *epoch                 // nil if we are removed
+	before map[LeafIndex]LeafNode // the leaves that changed, as they were
+
+	// For our own commits: the hash of the message, and what describes the
+	// commit when the state is loaded.
+	hash    []byte
+	content []byte
+}
+
+// describe makes the public view of a commit.
+func (e *epoch) describe(o *outcome, content *framedContent, list []listedProposal) *StagedCommit {
+	s := &StagedCommit{
+		Committer:         LeafIndex(content.sender.index),
+		Epoch:             content.epoch + 1,
+		AuthenticatedData: bytes.Clone(content.authenticatedData),
+		HasPath:           content.commit.path != nil,
+		SelfRemoved:       o.removed,
+		Extensions:        cloneExtensions(o.extensions),
+	}
+	s.Own = s.Committer == e.own
+	for _, p := range list {
+		s.Proposals = append(s.Proposals, CommittedProposal{p.proposal, p.sender, p.ref != nil})
+	}
+	for _, i := range slices.Sorted(maps.Keys(o.before)) {
+		before := o.before[i]
+		after, present := o.tree.leaf(i)
+		if present && after.Source() != LeafNodeFromKeyPackage {
+			s.Updated = append(s.Updated, Member{i, after})
+			continue
+		}
+		if before.raw != nil {
+			s.Removed = append(s.Removed, Member{i, before})
+		}
+		if present {
+			s.Added = append(s.Added, Member{i, after})
+		}
+	}
+	return s
+}
+
+// resolve finds the proposals of a commit.
+func (g *Group) resolve(c *commit, committer LeafIndex) ([]listedProposal, error) {
+	list := make([]listedProposal, len(c.proposals))
+	for i, p := range c.proposals {
+		if p.proposal != nil {
+			list[i] = listedProposal{proposal: p.proposal, sender: committer}
+			continue
+		}
+		k := slices.IndexFunc(g.proposals, func(s *storedProposal) bool { return bytes.Equal(s.ref, p.ref) })
+		if k < 0 {
+			return nil, fmt.Errorf("%w: %x", ErrUnknownProposal, p.ref)
+		}
+		list[i] = g.proposals[k].listedProposal
+	}
+	return list, nil
+}
+
+// stage works out a commit of another member whose signature was checked (§12.4.2).
+func (g *Group) stage(m *authenticatedContent) (*transition, error) {
+	e, c := g.current, m.content.commit
+	committer := LeafIndex(m.content.sender.index)
+	list, err := g.resolve(c, committer)
+	if err != nil {
+		return nil, err
+	}
+	o, err := e.apply(list, committer, &g.config)
+	if err != nil {
+		return nil, err
+	}
+	if o.needsPath && c.path == nil {
+		return nil, ErrMissingPath
+	}
+	newcomers := o.newcomers()
+	var nodes []pathNode
+	if c.path != nil {
+		o.changing(committer)
+		if nodes, err = o.tree.applyPath(committer, c.path, newcomers); err != nil {
+			return nil, err
+		}
+		if err := o.checkPathLeaf(e, c.path.leaf, committer); err != nil {
+			return nil, err
+		}
+	}
+	if err := g.config.authenticate(o.candidates()); err != nil {
+		return nil, err
+	}
+	tr := &transition{staged: e.describe(o, m.content, list), before: o.before}
+	if o.removed {
+		return tr, nil
+	}
+
+	keys, err := g.keysAfter(o)
+	if err != nil {
+		return nil, err
+	}
+	drop := func() { keys.wipeExcept(e.keys) }
+	commitSecret := make(suite.Secret, e.suite.HashSize())
+	if c.path != nil {
+		provisional := e.context.next(o.tree.rootHash(), e.context.confirmedTranscriptHash, o.extensions)
+		if commitSecret, err = o.tree.decryptPath(e.own, keys, nodes, c.path, newcomers, provisional.raw); err != nil {
+			drop()
+			return nil, err
+		}
+	}
+	defer commitSecret.Wipe()
+	pskSecret, err := g.config.pskSecret(e.suite, o.psks)
+	if err != nil {
+		drop()
+		return nil, err
+	}
+	defer pskSecret.Wipe()
+	next, joiner, member := e.begin(o.tree, cloneExtensions(o.extensions), o.requires, m.confirmedHash(e), keys,
+		commitSecret, pskSecret, g.config.ratchetWindow())
+	joiner.Wipe()
+	member.Wipe()
+	if err := next.verifyTag(m.auth.confirmationTag); err != nil {
+		next.wipe(e.keys)
+		return nil, err
+	}
+	tr.next = next
+	return tr, nil
+}
+
+// keysAfter are our private keys after a list of proposals: without those of nodes
+// that were blanked, and with the new leaf key if our Update is in the list.
+func (g *Group) keysAfter(o *outcome) (privateKeys, error) {
+	keys := maps.Clone(g.current.keys)
+	keys.prune(o.tree)
+	if o.ownUpdate != nil {
+		key, ok := g.updates[string(o.ownUpdate.LeafNode.encryptionKey())]
+		if !ok {
+			return nil, invalidProposal("an Update of ours that we don't know")
+		}
+		keys[g.current.own.Node()] = slices.Clone(key)
+	}
+	return keys, nil
+}
+
+// confirmedHash hashes a commit onto the transcript (§8.2).
+func (m *authenticatedContent) confirmedHash(e *epoch) []byte {
+	return schedule.ConfirmedTranscriptHash(e.suite, e.interim,
+		wire.AppendUint16(nil, uint16(m.format)), m.content.raw, wire.AppendOpaque(nil, m.auth.signature))
+}
+
+// pskSecret folds pre-shared keys that the application knows (§8.4).
+func (c *Config) pskSecret(s *suite.Suite, ids []PreSharedKeyID) (suite.Secret, error) {
+	psks := make([]schedule.PSK, 0, len(ids))
+	defer func() {
+		for _, p := range psks {
+			p.Secret.Wipe()
+		}
+	}()
+	for _, id := range ids {
+		if c.PreSharedKey == nil {
+			return nil, ErrPreSharedKey
+		}
+		key, err := c.PreSharedKey(id)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrPreSharedKey, err)
+		}
+		psks = append(psks, schedule.PSK{ID: id.append(nil), Secret: slices.Clone(key)})
+	}
+	return schedule.PSKSecret(s, psks)
+}
+
+// wipe overwrites the secrets of a transition that doesn't come about.
+func (tr *transition) wipe(current *epoch) {
+	if tr.next != nil {
+		tr.next.wipe(current.keys)
+	}
+}
+
+// merge prepares that tr takes effect. use is the handshake key of the message that
+// brought it, nil if it had none.
+func (g *Group) merge(tr *transition, use *secrettree.Use) (changes func() []Record, done func()) {
+	changes = func() []Record { return g.mergeRecords(tr, use) }
+	done = func() {
+		if use != nil {
+			commitUse(use)
+		}
+		old := g.current
+		g.proposals = nil
+		for _, key := range g.updates {
+			key.Wipe()
+		}
+		clear(g.updates)
+		if g.ownCommit != nil && g.ownCommit != tr {
+			g.ownCommit.wipe(old)
+		}
+		g.ownCommit = nil
+		if tr.next == nil {
+			g.leave()
+			return
+		}
+		g.past = append([]*pastEpoch{g.pastEpoch(tr)}, g.past...)
+		g.current = tr.next
+		g.current.tree.settle()
+		old.keys.wipeExcept(g.current.keys)
+		old.secrets.SenderData = nil // the past epoch has it now
+		old.secrets.Wipe()
+		for len(g.past) > g.config.windows().PastEpochs {
+			last := len(g.past) - 1
+			g.past[last].wipe()
+			g.past = g.past[:last]
+		}
+	}
+	return changes, done
+}
+
+// pastEpoch is what stays of the current epoch after tr.
+func (g *Group) pastEpoch(tr *transition) *pastEpoch {
+	e := g.current
+	p := &pastEpoch{
+		number: e.context.epoch, context: e.context.raw, own: e.own,
+		senderData: e.secrets.SenderData, messages: e.messages,
+		leaves: make(map[LeafIndex]pastLeaf), ownCommit: tr.hash,
+	}
+	for i, before := range tr.before {
+		after, _ := tr.next.tree.leaf(i)
+		if was := newPastLeaf(before); !was.equal(newPastLeaf(after)) {
+			p.leaves[i] = was
+		}
+	}
+	return p
+}
+
+func (l pastLeaf) equal(o pastLeaf) bool {
+	return bytes.Equal(l.signatureKey, o.signatureKey) && l.credential.equal(o.credential)
+}
+
+// leave drops what a removed member has no more use for: late messages of the
+// epochs that it was in stay readable.
+func (g *Group) leave() {
+	e := g.current
+	g.inactive = true
+	e.keys.wipeExcept(nil)
+	e.keys = nil
+	for _, secret := range []*suite.Secret{
+		&e.secrets.Exporter, &e.secrets.External, &e.secrets.Confirmation,
+		&e.secrets.Membership, &e.secrets.Resumption, &e.secrets.Init,
+	} {
+		secret.Wipe()
+		*secret = nil
+	}
+}
+
+// commitUse consumes a message key. Between the derivation of a key and its use
+// no other use can come, since at most one result is pending.
+func commitUse(use *secrettree.Use) {
+	if err := use.Commit(); err != nil {
+		panic(err)
+	}
+}

@@ -1,0 +1,343 @@
+package mls
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/go-xmtp/go-xmtp/mls/internal/schedule"
+	"github.com/go-xmtp/go-xmtp/mls/internal/secrettree"
+	"github.com/go-xmtp/go-xmtp/mls/internal/treemath"
+	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
+)
+
+// A group is stored as records, so that a message writes one or two small ones and
+// a commit those of the nodes that it changes. The numbers of kinds and fields
+// never change their meaning; a record whose version is unknown is refused.
+const (
+	kindEpoch     RecordKind = 1 // one: the secrets of the current epoch
+	kindContext   RecordKind = 2 // by epoch: GroupContext
+	kindNode      RecordKind = 3 // by node index: LeafNode or ParentNode
+	kindKeys      RecordKind = 4 // by epoch and the secret tree's id: message keys
+	kindPast      RecordKind = 5 // by epoch: the rest of a past epoch
+	kindProposal  RecordKind = 6 // by reference: a proposal that waits
+	kindUpdate    RecordKind = 7 // by public key: the private key of our Update
+	kindOwnCommit RecordKind = 8 // one: our commit that waits
+)
+
+const stateVersion = 1
+
+// recordValue starts the value of a record.
+func recordValue() []byte { return []byte{stateVersion} }
+
+// A value with fields is a list of {field number, opaque<V>}; absent fields are
+// empty.
+
+func appendField(b []byte, number byte, value []byte) []byte {
+	if len(value) == 0 {
+		return b
+	}
+	return wire.AppendOpaque(append(b, number), value)
+}
+
+func appendUintField(b []byte, number byte, v uint64) []byte {
+	return appendField(b, number, wire.AppendUint64(nil, v))
+}
+
+// fields are the fields of a value, as read.
+type fields struct {
+	values map[byte][]byte
+	err    error
+}
+
+func readFields(value []byte) *fields {
+	f := &fields{values: make(map[byte][]byte)}
+	r, err := openRecord(value)
+	if err != nil {
+		f.err = err
+		return f
+	}
+	for r.Left() > 0 {
+		number := r.Uint8()
+		if _, twice := f.values[number]; twice {
+			r.Fail(fmt.Errorf("field %d twice", number))
+		}
+		f.values[number] = r.Opaque()
+	}
+	f.err = r.Done()
+	return f
+}
+
+func openRecord(value []byte) (*wire.Reader, error) {
+	r := wire.NewReader(value)
+	if v := r.Uint8(); r.Err() == nil && v != stateVersion {
+		r.Fail(fmt.Errorf("version %d is unknown", v))
+	}
+	return r, r.Err()
+}
+
+// take returns a field and marks it as known.
+func (f *fields) take(number byte) []byte {
+	v := f.values[number]
+	delete(f.values, number)
+	return v
+}
+
+func (f *fields) takeUint(number byte) uint64 {
+	v := f.take(number)
+	if f.err == nil && len(v) != 8 {
+		f.err = fmt.Errorf("field %d is missing", number)
+	}
+	if f.err != nil {
+		return 0
+	}
+	return binary.BigEndian.Uint64(v)
+}
+
+// read decodes a field by a function of a Reader.
+func (f *fields) read(number byte, decode func(r *wire.Reader)) {
+	r := wire.NewReader(f.take(number))
+	if f.err != nil {
+		return
+	}
+	decode(r)
+	if err := r.Done(); err != nil {
+		f.err = fmt.Errorf("field %d: %w", number, err)
+	}
+}
+
+// done refuses fields that nobody took: they would be lost.
+func (f *fields) done() error {
+	for number := range f.values {
+		if f.err == nil {
+			f.err = fmt.Errorf("field %d is unknown", number)
+		}
+	}
+	return f.err
+}
+
+func epochKey(epoch uint64) []byte { return wire.AppendUint64(nil, epoch) }
+
+// The fields of kindEpoch, and of kindOwnCommit for the epoch that it begins.
+const (
+	fieldEpoch    = 1 // number
+	fieldOwn      = 2 // own leaf index
+	fieldInterim  = 3 // interim transcript hash
+	fieldSecrets  = 4 // schedule.Epoch
+	fieldKeys     = 5 // {node index, private key<V>} repeated
+	fieldInactive = 6 // 1 after our removal
+
+	fieldHash     = 16 // of the message of our commit
+	fieldContent  = 17 // FramedContent of our commit
+	fieldContext  = 18 // GroupContext of the next epoch
+	fieldNodes    = 19 // {node index, node<V>} repeated, of those that change
+	fieldTreeSize = 20 // leaves of the next tree, or of a past one
+	fieldRatchets = 21 // the id and value of the only record of the next secret tree
+
+	fieldSenderData = 32 // of a past epoch
+	fieldLeaves     = 33 // {leaf, signature key<V>, credential} repeated; blank without key
+)
+
+func (e *epoch) appendFields(b []byte) []byte {
+	b = appendUintField(b, fieldEpoch, e.context.epoch)
+	b = appendUintField(b, fieldOwn, uint64(e.own))
+	b = appendField(b, fieldInterim, e.interim)
+	b = appendField(b, fieldSecrets, e.secrets.Append(nil))
+	var keys []byte
+	for _, x := range slices.Sorted(maps.Keys(e.keys)) {
+		keys = wire.AppendUint32(keys, uint32(x))
+		keys = wire.AppendOpaque(keys, e.keys[x])
+	}
+	b = appendField(b, fieldKeys, keys)
+	clear(keys)
+	return b
+}
+
+func (e *epoch) readFields(f *fields) {
+	e.own = LeafIndex(f.takeUint(fieldOwn))
+	e.interim = bytes.Clone(f.take(fieldInterim))
+	f.read(fieldSecrets, func(r *wire.Reader) { e.secrets = schedule.Read(e.suite, r) })
+	e.keys = make(privateKeys)
+	f.read(fieldKeys, func(r *wire.Reader) {
+		for r.Left() > 0 {
+			x := nodeIndex(r.Uint32())
+			e.keys[x] = bytes.Clone(r.Opaque())
+		}
+	})
+}
+
+func (g *Group) epochRecord(e *epoch, inactive bool) Record {
+	b := e.appendFields(recordValue())
+	if inactive {
+		b = appendUintField(b, fieldInactive, 1)
+	}
+	return Record{kindEpoch, nil, b}
+}
+
+func contextRecord(e *epoch) Record {
+	return Record{kindContext, epochKey(e.context.epoch), append(recordValue(), e.context.raw...)}
+}
+
+func nodeRecord(x nodeIndex, raw []byte) Record {
+	rec := Record{Kind: kindNode, Key: wire.AppendUint32(nil, uint32(x))}
+	if raw != nil {
+		rec.Value = append(recordValue(), raw...)
+	}
+	return rec
+}
+
+// keyRecord makes a record of a part of a secret tree; its value has a version of
+// its own.
+func keyRecord(epoch uint64, r secrettree.Record) Record {
+	return Record{kindKeys, append(epochKey(epoch), r.ID[:]...), r.Value}
+}
+
+// useRecords are the records that consuming a message key changes.
+func (g *Group) useRecords(dst []Record, epoch uint64, use *secrettree.Use) []Record {
+	for _, r := range use.Changes() {
+		dst = append(dst, keyRecord(epoch, r))
+	}
+	return dst
+}
+
+func updateRecord(public, private []byte) Record {
+	return Record{kindUpdate, public, append(recordValue(), private...)}
+}
+
+// record stores a proposal; order is its place among those that wait.
+func (p *storedProposal) record(order int) Record {
+	b := wire.AppendUint32(recordValue(), uint32(order))
+	return Record{kindProposal, p.ref, append(b, p.message...)}
+}
+
+// records is the whole state of a group that nothing has happened to yet.
+func (g *Group) records() []Record {
+	e := g.current
+	records := []Record{g.epochRecord(e, false), contextRecord(e)}
+	for x := range e.tree.width() {
+		if raw := e.tree.node(x); raw != nil {
+			records = append(records, nodeRecord(x, raw))
+		}
+	}
+	return appendTreeRecords(records, e)
+}
+
+func appendTreeRecords(dst []Record, e *epoch) []Record {
+	for _, r := range e.messages.Records() {
+		dst = append(dst, keyRecord(e.context.epoch, r))
+	}
+	return dst
+}
+
+// changedNodes yields the nodes in which t differs from old.
+func (t *ratchetTree) changedNodes(old *ratchetTree, yield func(x nodeIndex, raw []byte)) {
+	for i := range max(len(t.blocks), len(old.blocks)) {
+		if i < len(t.blocks) && i < len(old.blocks) && t.blocks[i] == old.blocks[i] {
+			continue
+		}
+		for k := range blockNodes {
+			x := nodeIndex(i*blockNodes + k)
+			if raw := t.node(x); !slices.Equal(raw, old.node(x)) {
+				yield(x, raw)
+			}
+		}
+	}
+}
+
+// mergeRecords are the changes that merging a commit makes.
+func (g *Group) mergeRecords(tr *transition, use *secrettree.Use) []Record {
+	e := g.current
+	var records []Record
+	if use != nil {
+		records = g.useRecords(records, e.context.epoch, use)
+	}
+	for _, p := range g.proposals {
+		records = append(records, Record{Kind: kindProposal, Key: p.ref})
+	}
+	for _, key := range slices.Sorted(maps.Keys(g.updates)) {
+		records = append(records, Record{Kind: kindUpdate, Key: []byte(key)})
+	}
+	if g.ownCommit != nil {
+		records = append(records, Record{Kind: kindOwnCommit})
+	}
+	if tr.next == nil {
+		left := *e
+		left.keys = nil
+		left.secrets = &schedule.Epoch{SenderData: e.secrets.SenderData, Authenticator: e.secrets.Authenticator}
+		return append(records, g.epochRecord(&left, true))
+	}
+	records = append(records, g.epochRecord(tr.next, false), contextRecord(tr.next))
+	tr.next.tree.changedNodes(e.tree, func(x nodeIndex, raw []byte) {
+		records = append(records, nodeRecord(x, raw))
+	})
+	records = appendTreeRecords(records, tr.next)
+
+	keep := g.config.windows().PastEpochs
+	if keep > 0 {
+		p := g.pastEpoch(tr)
+		records = append(records, p.record(e.tree.size))
+	} else {
+		records = append(records, forget(e.context.epoch, e.messages, use)...)
+	}
+	for i, p := range g.past {
+		if i+1 >= keep {
+			records = append(records, forget(p.number, p.messages, nil)...)
+		}
+	}
+	return records
+}
+
+// forget deletes all records of an epoch. The changes of use come with the same
+// records, before.
+func forget(epoch uint64, messages *secrettree.Tree, use *secrettree.Use) []Record {
+	records := []Record{
+		{Kind: kindContext, Key: epochKey(epoch)},
+		{Kind: kindPast, Key: epochKey(epoch)},
+	}
+	all := messages.Records()
+	if use != nil {
+		all = append(all, use.Changes()...)
+	}
+	for _, r := range all {
+		clear(r.Value)
+		records = append(records, keyRecord(epoch, secrettree.Record{ID: r.ID}))
+	}
+	return records
+}
+
+func (p *pastEpoch) record(size treemath.LeafCount) Record {
+	b := appendUintField(recordValue(), fieldOwn, uint64(p.own))
+	b = appendUintField(b, fieldTreeSize, uint64(size))
+	b = appendField(b, fieldSenderData, p.senderData)
+	b = appendField(b, fieldHash, p.ownCommit)
+	var leaves []byte
+	for _, i := range slices.Sorted(maps.Keys(p.leaves)) {
+		l := p.leaves[i]
+		leaves = wire.AppendUint32(leaves, uint32(i))
+		leaves = wire.AppendOpaque(leaves, l.signatureKey)
+		leaves = l.credential.append(leaves)
+	}
+	return Record{kindPast, epochKey(p.number), appendField(b, fieldLeaves, leaves)}
+}
+
+// ownCommitRecord stores a commit of our own that waits.
+func (g *Group) ownCommitRecord(tr *transition) Record {
+	b := appendField(recordValue(), fieldHash, tr.hash)
+	b = appendField(b, fieldContent, tr.content)
+	b = tr.next.appendFields(b)
+	b = appendField(b, fieldContext, tr.next.context.raw)
+	b = appendUintField(b, fieldTreeSize, uint64(tr.next.tree.size))
+	var nodes []byte
+	tr.next.tree.changedNodes(g.current.tree, func(x nodeIndex, raw []byte) {
+		nodes = wire.AppendOpaque(wire.AppendUint32(nodes, uint32(x)), raw)
+	})
+	b = appendField(b, fieldNodes, nodes)
+	root := tr.next.messages.Records()[0]
+	ratchets := append(root.ID[:], root.Value...)
+	b = appendField(b, fieldRatchets, ratchets)
+	clear(ratchets)
+	clear(root.Value)
+	return Record{kindOwnCommit, nil, b}
+}
