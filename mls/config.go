@@ -32,8 +32,9 @@ type Config struct {
 	// (§17.4).
 	PathProposals []ProposalType
 
-	// PreSharedKey finds pre-shared keys (§8.4); nil knows none. The package
-	// copies what it returns.
+	// PreSharedKey finds pre-shared keys (§8.4) other than those that resume an
+	// epoch of the group that is kept; nil knows none. The package copies what it
+	// returns.
 	PreSharedKey func(PreSharedKeyID) ([]byte, error)
 
 	// Now is the clock for the lifetimes of key packages that we add; nil is

@@ -339,7 +339,7 @@ func (b *commitBuilder) frame() (message []byte, use *secrettree.Use, err error)
 	if m.auth.signature, err = signContent(signer, m.format, b.content.raw, nil, e.context.raw); err != nil {
 		return nil, nil, err
 	}
-	pskSecret, err := g.config.pskSecret(e.suite, o.psks)
+	pskSecret, err := g.pskSecret(o.psks)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -90,6 +90,7 @@ type pastEpoch struct {
 	context    []byte // encoded GroupContext
 	own        LeafIndex
 	senderData suite.Secret
+	resumption suite.Secret
 	messages   *secrettree.Tree
 
 	// leaves are the senders that changed when the epoch ended, as they were.
@@ -114,5 +115,6 @@ func newPastLeaf(n LeafNode) pastLeaf {
 
 func (p *pastEpoch) wipe() {
 	p.senderData.Wipe()
+	p.resumption.Wipe()
 	p.messages.Wipe()
 }

@@ -82,7 +82,7 @@ func join(message []byte, kp *PrivateKeyPackage, signer Signer, ratchetTree []by
 			return nil, err
 		}
 	}
-	pskSecret, err := config.pskSecret(s, secrets.psks)
+	pskSecret, err := foldPSKs(s, secrets.psks, config.preSharedKey)
 	if err != nil {
 		return nil, err
 	}

@@ -223,6 +223,7 @@ func (l *loader) loadPast(g *Group) error {
 		p.own = LeafIndex(f.takeUint(fieldOwn))
 		size := treemath.LeafCount(f.takeUint(fieldTreeSize))
 		p.senderData = bytes.Clone(f.take(fieldSenderData))
+		p.resumption = bytes.Clone(f.take(fieldResumption))
 		p.ownCommit = bytes.Clone(f.take(fieldHash))
 		f.read(fieldLeaves, func(r *wire.Reader) {
 			for r.Left() > 0 {

@@ -151,7 +151,7 @@ func (g *Group) stage(m *authenticatedContent) (*transition, error) {
 		}
 	}
 	defer commitSecret.Wipe()
-	pskSecret, err := g.config.pskSecret(e.suite, o.psks)
+	pskSecret, err := g.pskSecret(o.psks)
 	if err != nil {
 		drop()
 		return nil, err
@@ -190,8 +190,45 @@ func (m *authenticatedContent) confirmedHash(e *epoch) []byte {
 		wire.AppendUint16(nil, uint16(m.format)), m.content.raw, wire.AppendOpaque(nil, m.auth.signature))
 }
 
-// pskSecret folds pre-shared keys that the application knows (§8.4).
-func (c *Config) pskSecret(s *suite.Suite, ids []PreSharedKeyID) (suite.Secret, error) {
+// pskSecret folds the pre-shared keys of a commit (§8.4).
+func (g *Group) pskSecret(ids []PreSharedKeyID) (suite.Secret, error) {
+	return foldPSKs(g.current.suite, ids, func(id PreSharedKeyID) ([]byte, error) {
+		if secret := g.resumption(id); secret != nil {
+			return secret, nil
+		}
+		return g.config.preSharedKey(id)
+	})
+}
+
+// resumption is the resumption PSK of an epoch of this group that is kept; nil if
+// there is none (§8.6).
+func (g *Group) resumption(id PreSharedKeyID) []byte {
+	if id.Type != PSKResumption || !bytes.Equal(id.GroupID, g.current.context.groupID) {
+		return nil
+	}
+	if id.Epoch == g.Epoch() {
+		return g.current.secrets.Resumption
+	}
+	for _, p := range g.past {
+		if p.number == id.Epoch {
+			return p.resumption
+		}
+	}
+	return nil
+}
+
+func (c *Config) preSharedKey(id PreSharedKeyID) ([]byte, error) {
+	if c.PreSharedKey == nil {
+		return nil, ErrPreSharedKey
+	}
+	key, err := c.PreSharedKey(id)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPreSharedKey, err)
+	}
+	return key, nil
+}
+
+func foldPSKs(s *suite.Suite, ids []PreSharedKeyID, find func(PreSharedKeyID) ([]byte, error)) (suite.Secret, error) {
 	psks := make([]schedule.PSK, 0, len(ids))
 	defer func() {
 		for _, p := range psks {
@@ -199,12 +236,9 @@ func (c *Config) pskSecret(s *suite.Suite, ids []PreSharedKeyID) (suite.Secret, 
 		}
 	}()
 	for _, id := range ids {
-		if c.PreSharedKey == nil {
-			return nil, ErrPreSharedKey
-		}
-		key, err := c.PreSharedKey(id)
+		key, err := find(id)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrPreSharedKey, err)
+			return nil, err
 		}
 		psks = append(psks, schedule.PSK{ID: id.append(nil), Secret: slices.Clone(key)})
 	}
@@ -244,7 +278,7 @@ func (g *Group) merge(tr *transition, use *secrettree.Use) (changes func() []Rec
 		g.current = tr.next
 		g.current.tree.settle()
 		old.keys.wipeExcept(g.current.keys)
-		old.secrets.SenderData = nil // the past epoch has it now
+		old.secrets.SenderData, old.secrets.Resumption = nil, nil // the past epoch has them now
 		old.secrets.Wipe()
 		for len(g.past) > g.config.windows().PastEpochs {
 			last := len(g.past) - 1
@@ -260,7 +294,7 @@ func (g *Group) pastEpoch(tr *transition) *pastEpoch {
 	e := g.current
 	p := &pastEpoch{
 		number: e.context.epoch, context: e.context.raw, own: e.own,
-		senderData: e.secrets.SenderData, messages: e.messages,
+		senderData: e.secrets.SenderData, resumption: e.secrets.Resumption, messages: e.messages,
 		leaves: make(map[LeafIndex]pastLeaf), ownCommit: tr.hash,
 	}
 	for i, before := range tr.before {

@@ -138,6 +138,7 @@ const (
 
 	fieldSenderData = 32 // of a past epoch
 	fieldLeaves     = 33 // {leaf, signature key<V>, credential} repeated; blank without key
+	fieldResumption = 34 // resumption PSK of a past epoch
 )
 
 func (e *epoch) appendFields(b []byte) []byte {
@@ -311,6 +312,7 @@ func (p *pastEpoch) record(size treemath.LeafCount) Record {
 	b := appendUintField(recordValue(), fieldOwn, uint64(p.own))
 	b = appendUintField(b, fieldTreeSize, uint64(size))
 	b = appendField(b, fieldSenderData, p.senderData)
+	b = appendField(b, fieldResumption, p.resumption)
 	b = appendField(b, fieldHash, p.ownCommit)
 	var leaves []byte
 	for _, i := range slices.Sorted(maps.Keys(p.leaves)) {

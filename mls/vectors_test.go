@@ -25,6 +25,10 @@ func TestVectors(t *testing.T) {
 		"tree-operations": vectorsTreeOperations,
 		"tree-validation": vectorsTreeValidation,
 		"treekem":         vectorsTreeKEM,
+
+		"passive-client-welcome":         vectorsPassiveClient("passive-client-welcome.json"),
+		"passive-client-handling-commit": vectorsPassiveClient("passive-client-handling-commit.json"),
+		"passive-client-random":          vectorsPassiveClient("passive-client-random.json"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			tally := tally{run: map[int]int{}, skipped: map[string]int{}}
