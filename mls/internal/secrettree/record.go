@@ -106,21 +106,22 @@ func (t *Tree) Records() []Record {
 	return all
 }
 
-// Changes returns the records that [Use.Commit] will change. After the first use
-// of a leaf it is always one, of a size that depends on the window only.
-func (u *Use) Changes() []Record {
+// Changes yields the records that [Use.Commit] will change. After the first use of
+// a leaf it is always one, of a size that depends on the window only.
+func (u *Use) Changes(yield func(Record) bool) {
 	t := u.tree
-	changed := Record{recordID(ratchetRecord, uint32(u.id)), t.ratchetValue(u.after)}
-	f := u.first
-	if f == nil {
-		return []Record{changed}
+	if !yield(Record{recordID(ratchetRecord, uint32(u.id)), t.ratchetValue(u.after)}) || u.first == nil {
+		return
 	}
-	all := make([]Record, 0, len(f.siblings)+3)
-	all = append(all, Record{ID: recordID(nodeRecord, uint32(f.ancestor))})
-	for _, n := range f.siblings {
-		all = append(all, Record{recordID(nodeRecord, uint32(n.index)), t.nodeValue(n.secret)})
+	if !yield(Record{recordID(ratchetRecord, uint32(u.id^1)), t.ratchetValue(u.first.other)}) ||
+		!yield(Record{ID: recordID(nodeRecord, uint32(u.first.ancestor))}) {
+		return
 	}
-	return append(all, changed, Record{recordID(ratchetRecord, uint32(u.id^1)), t.ratchetValue(f.other)})
+	for _, n := range u.first.siblings {
+		if !yield(Record{recordID(nodeRecord, uint32(n.index)), t.nodeValue(n.secret)}) {
+			return
+		}
+	}
 }
 
 // Load makes a tree from its records, which it copies. The error is [ErrRecord].

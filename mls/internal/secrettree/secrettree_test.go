@@ -236,7 +236,7 @@ func TestRandomWalk(t *testing.T) {
 				}
 				continue
 			}
-			apply(u.Changes())
+			apply(slices.Collect(u.Changes))
 			if err := u.Commit(); err != nil {
 				t.Fatal(err)
 			}
@@ -366,7 +366,7 @@ func TestChangesAreSmall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		changes := u.Changes()
+		changes := slices.Collect(u.Changes)
 		if len(changes) != 1 {
 			t.Errorf("%d leaves: %d records change", leaves, len(changes))
 		}
@@ -376,7 +376,7 @@ func TestChangesAreSmall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := len(u.Changes()[0].Value); n > 400 {
+		if n := len(slices.Collect(u.Changes)[0].Value); n > 400 {
 			t.Errorf("%d leaves: record of %d bytes after a jump", leaves, n)
 		}
 		u.Drop()
@@ -427,7 +427,7 @@ func TestNothingSecretPrinted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("%v %+v %#v %x %v %+v %#v %x %v", tree, tree, tree, tree, u, u, u, u, u.Changes())
+	text := fmt.Sprintf("%v %+v %#v %x %v %+v %#v %x %v", tree, tree, tree, tree, u, u, u, u, slices.Collect(u.Changes))
 	for _, b := range [][]byte{u.Key().Key[:4], u.after.secret[:4], tree.nodes[tree.leaves.Root()][:4]} {
 		if strings.Contains(text, fmt.Sprintf("%x", b)) || strings.Contains(text, strings.Trim(fmt.Sprint(b), "[]")) {
 			t.Errorf("%q shows a secret", text)
@@ -504,7 +504,8 @@ func TestAllocations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		u.Changes()
+		for range u.Changes {
+		}
 		if err := u.Commit(); err != nil {
 			t.Fatal(err)
 		}
@@ -521,7 +522,8 @@ func BenchmarkMessage(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		u.Changes()
+		for range u.Changes {
+		}
 		if err := u.Commit(); err != nil {
 			b.Fatal(err)
 		}

@@ -12,6 +12,9 @@ import (
 	"hash"
 	"io"
 	"slices"
+	"sync"
+
+	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
 
 // ErrInvalidSignatureKey tells that bytes are no private key of the suite's
@@ -44,18 +47,49 @@ type Signer interface {
 
 // SignWithLabel signs the concatenation of content (RFC 9420 §5.1.2).
 func SignWithLabel(key Signer, label string, content ...[]byte) ([]byte, error) {
-	b := labelled(label, content...)
-	sig, err := key.Sign(b)
-	clear(b)
-	return sig, err
+	b := newSignContent(label, content)
+	defer b.free()
+	return key.Sign(*b)
 }
 
 // VerifyWithLabel verifies what [SignWithLabel] made.
 func (s *Suite) VerifyWithLabel(public []byte, label string, sig []byte, content ...[]byte) bool {
-	b := labelled(label, content...)
-	ok := s.sig.Verify(public, b, sig)
-	clear(b)
-	return ok
+	b := newSignContent(label, content)
+	defer b.free()
+	return s.sig.Verify(public, *b, sig)
+}
+
+// signContent is an encoded SignContent (§5.1.2) in a buffer of a pool.
+type signContent []byte
+
+var signContents = sync.Pool{New: func() any { return new(signContent) }}
+
+func newSignContent(label string, content [][]byte) *signContent {
+	n := 0
+	for _, c := range content {
+		n += len(c)
+	}
+	size := wire.OpaqueSize(len(prefix)+len(label)) + wire.OpaqueSize(n)
+	p := signContents.Get().(*signContent)
+	b := (*p)[:0]
+	if size > cap(b) {
+		b = make([]byte, 0, size)
+	}
+	b = wire.AppendVarint(appendLabel(b, label), n)
+	for _, c := range content {
+		b = append(b, c...)
+	}
+	*p = b
+	return p
+}
+
+// free overwrites the content, which may be of an encrypted message, and gives
+// the buffer back unless it is uncommonly long.
+func (p *signContent) free() {
+	clear(*p)
+	if cap(*p) <= 1<<14 {
+		signContents.Put(p)
+	}
 }
 
 type ed25519Scheme struct{}

@@ -124,20 +124,6 @@ func appendLabel(b []byte, label string) []byte {
 	return append(append(wire.AppendVarint(b, len(prefix)+len(label)), prefix...), label...)
 }
 
-// labelled encodes SignContent (§5.1.2) over the concatenation of content.
-func labelled(label string, content ...[]byte) []byte {
-	n := 0
-	for _, c := range content {
-		n += len(c)
-	}
-	b := make([]byte, 0, wire.OpaqueSize(len(prefix)+len(label))+wire.OpaqueSize(n))
-	b = wire.AppendVarint(appendLabel(b, label), n)
-	for _, c := range content {
-		b = append(b, c...)
-	}
-	return b
-}
-
 // Encryptor is EncryptWithLabel (§5.1.3) with its label and context fixed. It is
 // safe for concurrent use.
 type Encryptor struct {

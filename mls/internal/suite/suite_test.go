@@ -355,6 +355,13 @@ func TestAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { s.DeriveSecret(secret[:], "label") }); n != 1 {
 		t.Errorf("DeriveSecret allocates %v times", n)
 	}
+	key, err := s.Signature().NewSigner(secret[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(100, func() { _, _ = SignWithLabel(key, "label", context, context) }); n != 1 {
+		t.Errorf("SignWithLabel allocates %v times", n)
+	}
 	tag := s.MAC(secret[:], context)
 	if n := testing.AllocsPerRun(100, func() { s.VerifyMAC(secret[:], tag, context) }); n != 0 {
 		t.Errorf("VerifyMAC allocates %v times", n)
