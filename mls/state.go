@@ -192,12 +192,13 @@ func nodeRecord(x nodeIndex, raw []byte) Record {
 // keyRecord makes a record of a part of a secret tree; its value has a version of
 // its own.
 func keyRecord(epoch uint64, r secrettree.Record) Record {
-	return Record{kindKeys, append(epochKey(epoch), r.ID[:]...), r.Value}
+	key := wire.AppendUint64(make([]byte, 0, 8+len(r.ID)), epoch)
+	return Record{kindKeys, append(key, r.ID[:]...), r.Value}
 }
 
 // useRecords are the records that consuming a message key changes.
 func (g *Group) useRecords(dst []Record, epoch uint64, use *secrettree.Use) []Record {
-	for _, r := range use.Changes() {
+	for r := range use.Changes {
 		dst = append(dst, keyRecord(epoch, r))
 	}
 	return dst
@@ -299,7 +300,7 @@ func forget(epoch uint64, messages *secrettree.Tree, use *secrettree.Use) []Reco
 	}
 	all := messages.Records()
 	if use != nil {
-		all = append(all, use.Changes()...)
+		all = slices.AppendSeq(all, use.Changes)
 	}
 	for _, r := range all {
 		clear(r.Value)
