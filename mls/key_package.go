@@ -135,39 +135,28 @@ func NewKeyPackage(c Client, opts KeyPackageOptions) (*PrivateKeyPackage, error)
 // KeyPackage is the public part, to be published.
 func (p *PrivateKeyPackage) KeyPackage() *KeyPackage { return p.public }
 
+// InitPrivateKey is the private half of [KeyPackage.InitKey], for protocols that
+// encrypt to it outside of MLS as well. The copy is the caller's to wipe.
+func (p *PrivateKeyPackage) InitPrivateKey() []byte { return bytes.Clone(p.initKey) }
+
 // Format implements [fmt.Formatter] and shows no key.
 func (p *PrivateKeyPackage) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, "[private key package]")
 }
 
-// MarshalBinary encodes the package with its private keys for storage. The error is
-// always nil.
-func (p *PrivateKeyPackage) MarshalBinary() ([]byte, error) {
-	b := wire.AppendOpaque(recordValue(), p.public.raw)
-	b = wire.AppendOpaque(b, p.initKey)
-	return wire.AppendOpaque(b, p.leafKey), nil
-}
+// InitKey is the private key of [KeyPackage.InitKey].
+func (p *PrivateKeyPackage) InitKey() []byte { return bytes.Clone(p.initKey) }
 
-// UnmarshalPrivateKeyPackage decodes what [PrivateKeyPackage.MarshalBinary] encoded.
-// It returns [ErrMalformed], [ErrUnsupportedCipherSuite], or [ErrState] if the
+// LeafKey is the private key of the leaf's encryption key.
+func (p *PrivateKeyPackage) LeafKey() []byte { return bytes.Clone(p.leafKey) }
+
+// RestoreKeyPackage puts a key package of our own together again from what was
+// stored of it. It returns [ErrUnsupportedCipherSuite], or [ErrState] if the
 // private keys don't belong to the package.
-func UnmarshalPrivateKeyPackage(data []byte) (*PrivateKeyPackage, error) {
-	r, err := openRecord(data)
-	if err != nil {
-		return nil, malformed("private key package", err)
-	}
-	public := r.Opaque()
-	initKey, leafKey := r.Opaque(), r.Opaque()
-	if err := r.Done(); err != nil {
-		return nil, malformed("private key package", err)
-	}
-	kp, err := UnmarshalKeyPackage(public)
-	if err != nil {
-		return nil, err
-	}
+func RestoreKeyPackage(kp *KeyPackage, initKey, leafKey []byte) (*PrivateKeyPackage, error) {
 	p := &PrivateKeyPackage{kp, bytes.Clone(initKey), bytes.Clone(leafKey)}
 	if err := p.check(); err != nil {
-		return nil, fmt.Errorf("mls: private key package: %w", err)
+		return nil, fmt.Errorf("mls: restore key package: %w", err)
 	}
 	return p, nil
 }
