@@ -20,9 +20,9 @@ type Config struct {
 	// OneFormat refuses handshakes that come in the format we don't send.
 	OneFormat bool
 
-	// Padding tells how many zero bytes to add to an encrypted content of n
-	// bytes, to hide its length (§15.1); nil adds none.
-	Padding func(n int) int
+	// Padding tells how many zero bytes to add to a content of n bytes before it
+	// is encrypted, to hide its length (§15.1); nil adds none.
+	Padding func(t ContentType, n int) int
 
 	// Windows bounds what is accepted late or out of order; nil is
 	// [DefaultWindows].

@@ -159,26 +159,12 @@ func (g *Group) commit(opts CommitOptions) (*Pending[*OutgoingCommit], error) {
 		hash: e.suite.Hash(nil, message), content: b.content.raw,
 	}
 	signer := b.signer
-	changes := func() []Record {
-		var records []Record
-		if use != nil {
-			records = g.useRecords(records, e.context.epoch, use)
-		}
-		return append(records, g.ownCommitRecord(tr))
-	}
+	changes := func() []Record { return []Record{g.ownCommitRecord(tr)} }
 	done := func() {
-		if use != nil {
-			commitUse(use)
-		}
 		g.addSigner(signer)
 		g.ownCommit = tr
 	}
-	return newPending(g, out, changes, done, func() {
-		if use != nil {
-			use.Drop()
-		}
-		tr.wipe(e)
-	}), nil
+	return newPending(g, out, changes, done, func() { tr.wipe(e) }).consuming(e.context.epoch, use), nil
 }
 
 // wipe overwrites what is not needed once the commit is made.
@@ -362,7 +348,7 @@ func (b *commitBuilder) frame() (message []byte, use *secrettree.Use, err error)
 	if use, err = e.messages.Next(e.own, secrettree.Handshake); err == nil {
 		header := len(b.content.appendHeader(nil))
 		body := b.content.raw[header:]
-		message, err = e.protectPrivate(use, ContentTypeCommit, b.content.authenticatedData, body, m.auth, g.padding(len(body)))
+		message, err = e.protectPrivate(use, ContentTypeCommit, b.content.authenticatedData, body, m.auth, g.padding(ContentTypeCommit, len(body)))
 		if err != nil {
 			use.Drop()
 		}

@@ -1,5 +1,7 @@
 package mls
 
+import "github.com/go-xmtp/go-xmtp/mls/internal/secrettree"
+
 // Record is a part of a group's state for the application to store (see [Group]).
 // Kind and Key together name it among the records of its group.
 type Record struct {
@@ -21,20 +23,39 @@ type Pending[T any] struct {
 	changes func() []Record
 	done    func()
 	discard func()
+
+	use   *secrettree.Use // the message key that the change consumes, if there is one
+	epoch uint64          // of use
 }
 
-// newPending opens a pending result of g.
+// newPending opens a pending result of g. The functions may be nil.
 func newPending[T any](g *Group, result T, changes func() []Record, done, discard func()) *Pending[T] {
 	g.pending = true
 	return &Pending[T]{group: g, result: result, changes: changes, done: done, discard: discard}
 }
 
+// consuming makes it part of the change that a message key is consumed, before
+// all else; use may be nil.
+func (p *Pending[T]) consuming(epoch uint64, use *secrettree.Use) *Pending[T] {
+	p.use, p.epoch = use, epoch
+	return p
+}
+
 // Changes are the records to write and to delete. They hold secrets.
 func (p *Pending[T]) Changes() []Record {
-	if p.group == nil || p.changes == nil {
+	if p.group == nil {
 		return nil
 	}
-	return p.changes()
+	var records []Record
+	if p.use != nil {
+		for r := range p.use.Changes {
+			records = append(records, keyRecord(p.epoch, r))
+		}
+	}
+	if p.changes != nil {
+		records = append(records, p.changes()...)
+	}
+	return records
 }
 
 // Result is what Done will return, to be judged, or to be stored in the same
@@ -45,13 +66,24 @@ func (p *Pending[T]) Result() T { return p.result }
 // result. If what was stored is lost again (a transaction over several calls was
 // rolled back), [Load] the group anew.
 func (p *Pending[T]) Done() T {
+	if p.use != nil && p.group != nil {
+		// At most one result is pending, so nothing can have changed the ratchet.
+		if err := p.use.Commit(); err != nil {
+			panic(err)
+		}
+	}
 	p.end(p.done)
 	return p.result
 }
 
 // Discard drops the change. After Done it does nothing, so that it can be
 // deferred.
-func (p *Pending[T]) Discard() { p.end(p.discard) }
+func (p *Pending[T]) Discard() {
+	if p.use != nil && p.group != nil {
+		p.use.Drop()
+	}
+	p.end(p.discard)
+}
 
 func (p *Pending[T]) end(f func()) {
 	if p.group == nil {

@@ -168,12 +168,7 @@ func (g *Group) handshake(m *authenticatedContent, use *secrettree.Use) (*Pendin
 	}
 	changes, done := g.merge(tr, use)
 	current := g.current
-	return newPending[Event](g, tr.staged, changes, done, func() {
-		tr.wipe(current)
-		if use != nil {
-			use.Drop()
-		}
-	}), nil
+	return newPending[Event](g, tr.staged, changes, done, func() { tr.wipe(current) }).consuming(m.content.epoch, use), nil
 }
 
 func (g *Group) receiveProposal(m *authenticatedContent, use *secrettree.Use) (*Pending[Event], error) {
@@ -186,29 +181,13 @@ func (g *Group) receiveProposal(m *authenticatedContent, use *secrettree.Use) (*
 	}
 	event := &ReceivedProposal{p.sender, p.proposal, bytes.Clone(m.content.authenticatedData)}
 	known := slices.ContainsFunc(g.proposals, func(s *storedProposal) bool { return bytes.Equal(s.ref, p.ref) })
-	changes := func() []Record {
-		var records []Record
-		if use != nil {
-			records = g.useRecords(records, m.content.epoch, use)
-		}
-		if !known {
-			records = append(records, p.record(len(g.proposals)))
-		}
-		return records
+	var changes func() []Record
+	var done func()
+	if !known {
+		changes = func() []Record { return []Record{p.record(len(g.proposals))} }
+		done = func() { g.proposals = append(g.proposals, p) }
 	}
-	done := func() {
-		if use != nil {
-			commitUse(use)
-		}
-		if !known {
-			g.proposals = append(g.proposals, p)
-		}
-	}
-	return newPending[Event](g, event, changes, done, func() {
-		if use != nil {
-			use.Drop()
-		}
-	}), nil
+	return newPending[Event](g, event, changes, done, nil).consuming(m.content.epoch, use), nil
 }
 
 // processPrivate takes in a PrivateMessage (§6.3).
@@ -264,8 +243,7 @@ func (g *Group) processPrivate(m *privateMessage) (*Pending[Event], error) {
 		SignatureKey: bytes.Clone(sender.signatureKey),
 		Credential:   Credential{sender.credential.Type, bytes.Clone(sender.credential.Data)},
 	}
-	changes := func() []Record { return g.useRecords(nil, m.epoch, use) }
-	return newPending[Event](g, event, changes, func() { commitUse(use) }, use.Drop), nil
+	return newPending[Event](g, event, nil, nil, nil).consuming(m.epoch, use), nil
 }
 
 // epochView is what is needed to read messages of an epoch, current or past.

@@ -47,8 +47,7 @@ func (g *Group) encrypt(data, authenticatedData []byte) (*Pending[[]byte], error
 		use.Drop()
 		return nil, err
 	}
-	changes := func() []Record { return g.useRecords(nil, e.context.epoch, use) }
-	return newPending(g, message, changes, func() { commitUse(use) }, use.Drop), nil
+	return newPending(g, message, nil, nil, nil).consuming(e.context.epoch, use), nil
 }
 
 // sealContent signs and encrypts content without confirmation tag.
@@ -62,14 +61,14 @@ func (g *Group) sealContent(use *secrettree.Use, t ContentType, authenticatedDat
 	if err != nil {
 		return nil, err
 	}
-	return e.protectPrivate(use, t, authenticatedData, body, contentAuth{signature: sig}, g.padding(len(body)))
+	return e.protectPrivate(use, t, authenticatedData, body, contentAuth{signature: sig}, g.padding(t, len(body)))
 }
 
-func (g *Group) padding(n int) int {
+func (g *Group) padding(t ContentType, n int) int {
 	if g.config.Padding == nil {
 		return 0
 	}
-	return max(0, g.config.Padding(n))
+	return max(0, g.config.Padding(t, n))
 }
 
 // Propose makes a proposal for others to commit (§12.1), an encoded MLSMessage;
@@ -163,36 +162,27 @@ func (g *Group) propose(p Proposal, authenticatedData []byte, update *ownUpdate)
 	if err != nil {
 		return nil, err
 	}
-	drop := func() {
+	if _, err := e.apply([]listedProposal{stored.listedProposal}, noLeaf, &g.config); err != nil {
 		if use != nil {
 			use.Drop()
 		}
-	}
-	if _, err := e.apply([]listedProposal{stored.listedProposal}, noLeaf, &g.config); err != nil {
-		drop()
 		return nil, err
 	}
 	changes := func() []Record {
 		var records []Record
-		if use != nil {
-			records = g.useRecords(records, e.context.epoch, use)
-		}
 		if update != nil {
 			records = append(records, updateRecord(update.public, update.private))
 		}
 		return append(records, stored.record(len(g.proposals)))
 	}
 	done := func() {
-		if use != nil {
-			commitUse(use)
-		}
 		if update != nil {
 			g.updates[string(update.public)] = update.private
 			g.addSigner(update.signer)
 		}
 		g.proposals = append(g.proposals, stored)
 	}
-	return newPending(g, message, changes, done, drop), nil
+	return newPending(g, message, changes, done, nil).consuming(e.context.epoch, use), nil
 }
 
 // withNonce gives a PreSharedKey without nonce a fresh one (§8.4).
@@ -228,7 +218,7 @@ func (g *Group) frameProposal(content *framedContent) (stored *storedProposal, m
 		return nil, nil, nil, err
 	}
 	body := content.appendBody(nil)
-	message, err = e.protectPrivate(use, content.contentType, content.authenticatedData, body, m.auth, g.padding(len(body)))
+	message, err = e.protectPrivate(use, content.contentType, content.authenticatedData, body, m.auth, g.padding(ContentTypeProposal, len(body)))
 	if err != nil {
 		use.Drop()
 		return nil, nil, nil, err

@@ -257,9 +257,6 @@ func (tr *transition) wipe(current *epoch) {
 func (g *Group) merge(tr *transition, use *secrettree.Use) (changes func() []Record, done func()) {
 	changes = func() []Record { return g.mergeRecords(tr, use) }
 	done = func() {
-		if use != nil {
-			commitUse(use)
-		}
 		old := g.current
 		g.proposals = nil
 		for _, key := range g.updates {
@@ -323,13 +320,5 @@ func (g *Group) leave() {
 	} {
 		secret.Wipe()
 		*secret = nil
-	}
-}
-
-// commitUse consumes a message key. Between the derivation of a key and its use
-// no other use can come, since at most one result is pending.
-func commitUse(use *secrettree.Use) {
-	if err := use.Commit(); err != nil {
-		panic(err)
 	}
 }

@@ -196,14 +196,6 @@ func keyRecord(epoch uint64, r secrettree.Record) Record {
 	return Record{kindKeys, append(key, r.ID[:]...), r.Value}
 }
 
-// useRecords are the records that consuming a message key changes.
-func (g *Group) useRecords(dst []Record, epoch uint64, use *secrettree.Use) []Record {
-	for r := range use.Changes {
-		dst = append(dst, keyRecord(epoch, r))
-	}
-	return dst
-}
-
 func updateRecord(public, private []byte) Record {
 	return Record{kindUpdate, public, append(recordValue(), private...)}
 }
@@ -252,9 +244,6 @@ func (t *ratchetTree) changedNodes(old *ratchetTree, yield func(x nodeIndex, raw
 func (g *Group) mergeRecords(tr *transition, use *secrettree.Use) []Record {
 	e := g.current
 	var records []Record
-	if use != nil {
-		records = g.useRecords(records, e.context.epoch, use)
-	}
 	for _, p := range g.proposals {
 		records = append(records, Record{Kind: kindProposal, Key: p.ref})
 	}

@@ -20,11 +20,19 @@ type hexBytes = vectortest.Hex
 // With -v it prints how many cases of each suite ran and why others didn't.
 func TestVectors(t *testing.T) {
 	for name, run := range map[string]func(*testing.T, *tally){
-		"deserialization": vectorsDeserialization,
-		"messages":        vectorsMessages,
-		"tree-operations": vectorsTreeOperations,
-		"tree-validation": vectorsTreeValidation,
-		"treekem":         vectorsTreeKEM,
+		"crypto-basics":      vectorsCryptoBasics,
+		"deserialization":    vectorsDeserialization,
+		"key-schedule":       vectorsKeySchedule,
+		"message-protection": vectorsMessageProtection,
+		"messages":           vectorsMessages,
+		"psk_secret":         vectorsPSKSecret,
+		"secret-tree":        vectorsSecretTree,
+		"transcript-hashes":  vectorsTranscriptHashes,
+		"tree-math":          vectorsTreeMath,
+		"tree-operations":    vectorsTreeOperations,
+		"tree-validation":    vectorsTreeValidation,
+		"treekem":            vectorsTreeKEM,
+		"welcome":            vectorsWelcome,
 
 		"passive-client-welcome":         vectorsPassiveClient("passive-client-welcome.json"),
 		"passive-client-handling-commit": vectorsPassiveClient("passive-client-handling-commit.json"),
