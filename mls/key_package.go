@@ -135,10 +135,6 @@ func NewKeyPackage(c Client, opts KeyPackageOptions) (*PrivateKeyPackage, error)
 // KeyPackage is the public part, to be published.
 func (p *PrivateKeyPackage) KeyPackage() *KeyPackage { return p.public }
 
-// InitPrivateKey is the private half of [KeyPackage.InitKey], for protocols that
-// encrypt to it outside of MLS as well. The copy is the caller's to wipe.
-func (p *PrivateKeyPackage) InitPrivateKey() []byte { return bytes.Clone(p.initKey) }
-
 // Format implements [fmt.Formatter] and shows no key.
 func (p *PrivateKeyPackage) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, "[private key package]")
