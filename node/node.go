@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -96,7 +97,12 @@ func (o *Options) complete() error {
 	case o.Ephemeral:
 		o.fs, o.Data, o.Reserve = vfs.NewMem(), "data", 0
 	case o.fs == nil:
-		o.fs = vfs.Default
+		// The lock knows a directory by its name.
+		absolute, err := filepath.Abs(o.Data)
+		if err != nil {
+			return fmt.Errorf("node: %w", err)
+		}
+		o.fs, o.Data = vfs.Default, absolute
 	}
 	if o.Reserve == 0 && !o.Ephemeral {
 		o.Reserve = defaultReserve
@@ -220,6 +226,8 @@ func (n *Node) watch() {
 	select {
 	case <-n.done:
 	case err := <-n.failure:
+		// Who waits for the store may wait for ever.
+		n.order.Fail(err)
 		n.stop(err, 0)
 	case <-n.order.Done():
 		if err := n.order.Err(); err != nil {

@@ -239,9 +239,10 @@ func (b *batch) Commit() error {
 	if b.last == nil {
 		return nil
 	}
-	meta := binary.BigEndian.AppendUint64(make([]byte, 0, 16), b.last.Number)
-	meta = binary.BigEndian.AppendUint64(meta, b.last.Time)
-	if err := b.set(metaKey, meta); err != nil {
+	b.index.batches++
+	meta := meta{b.last.Number, b.last.Time, b.index.batches}
+	ordinal := binary.BigEndian.AppendUint64(nil, meta.batches)
+	if err := errors.Join(b.set(metaKey, meta.marshal()), b.set(batchKey(meta.batches), ordinal)); err != nil {
 		return err
 	}
 	return b.index.db.ApplyNoSyncWait(b.b, pebble.Sync)

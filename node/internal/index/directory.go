@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	iofs "io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +21,8 @@ var (
 	ErrDamaged = errors.New("damaged")
 )
 
-// A data directory holds a file that says what it is, a lock and the store.
+// A data directory holds a file that says what it is, a lock and the store. The
+// file gets its name last, so that a directory that has it has all.
 const (
 	formatName = "FORMAT"
 	formatTemp = "FORMAT.new"
@@ -33,29 +34,37 @@ const (
 )
 
 // prepare checks that the directory is ours or can become so, and locks it.
-func prepare(fs vfs.FS, dir string) (lock io.Closer, err error) {
-	fresh, err := inspect(fs, dir)
+// Fresh means that nothing was stored there yet; see [finish].
+func prepare(fs vfs.FS, dir string) (fresh bool, lock io.Closer, err error) {
+	fresh, err = inspect(fs, dir)
 	if err != nil {
-		return nil, err
+		return false, nil, err
 	}
 	if fresh {
-		if err := fs.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("making the data directory: %w", err)
+		if err := makeDirectory(fs, dir); err != nil {
+			return false, nil, fmt.Errorf("making the data directory: %w", err)
 		}
 	}
 	lock, err = pebble.LockDirectory(dir, fs)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInUse, err)
-	}
-	if fresh {
-		if err := writeFormat(fs, dir); err != nil {
-			return nil, errors.Join(fmt.Errorf("making the data directory: %w", err), lock.Close())
+		// The lock file can't be made, or it can't be had.
+		if pathError := (*iofs.PathError)(nil); errors.As(err, &pathError) {
+			return false, nil, fmt.Errorf("locking the data directory: %w", err)
 		}
+		return false, nil, fmt.Errorf("%w: %w", ErrInUse, err)
 	}
-	return lock, nil
+	// Another process may have been here until now.
+	fresh, err = inspect(fs, dir)
+	if err == nil && fresh {
+		err = begin(fs, dir)
+	}
+	if err != nil {
+		return false, nil, errors.Join(err, lock.Close())
+	}
+	return fresh, lock, nil
 }
 
-// inspect looks without touching. Fresh means that nothing was stored there yet.
+// inspect looks without touching.
 func inspect(fs vfs.FS, dir string) (fresh bool, err error) {
 	names, err := fs.List(dir)
 	if isNotExist(err) {
@@ -65,11 +74,13 @@ func inspect(fs vfs.FS, dir string) (fresh bool, err error) {
 		return false, fmt.Errorf("reading the data directory: %w", err)
 	}
 	if !slices.Contains(names, formatName) {
+		begun := slices.Contains(names, formatTemp)
 		for _, name := range names {
 			// What a start that was cut short leaves behind.
-			if name != lockName && name != formatTemp {
-				return false, fmt.Errorf("%w: it holds %q but no %s file", ErrForeign, name, formatName)
+			if name == lockName || name == formatTemp || name == storeName && begun {
+				continue
 			}
+			return false, fmt.Errorf("%w: it holds %q but no %s file", ErrForeign, name, formatName)
 		}
 		return true, nil
 	}
@@ -91,21 +102,55 @@ func inspect(fs vfs.FS, dir string) (fresh bool, err error) {
 	return false, nil
 }
 
-// writeFormat marks the directory as ours, so that it is durable and whole or not there.
-func writeFormat(fs vfs.FS, dir string) error {
-	temp := fs.PathJoin(dir, formatTemp)
-	f, err := fs.Create(temp, vfs.WriteCategoryUnspecified)
+// makeDirectory makes the directory, so that it outlasts a power cut.
+func makeDirectory(fs vfs.FS, dir string) error {
+	var changed []string
+	for path := dir; ; path = fs.PathDir(path) {
+		if _, err := fs.Stat(path); !isNotExist(err) || path == fs.PathDir(path) {
+			break
+		}
+		changed = append(changed, fs.PathDir(path))
+	}
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, path := range changed {
+		if err := syncDirectory(fs, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin marks the directory as one that is going to be ours.
+func begin(fs vfs.FS, dir string) error {
+	f, err := fs.Create(fs.PathJoin(dir, formatTemp), vfs.WriteCategoryUnspecified)
+	if err == nil {
+		_, err = fmt.Fprintf(f, "%s%d\n", formatHead, formatVersion)
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
+	if err == nil {
+		err = syncDirectory(fs, dir)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("marking the data directory: %w", err)
 	}
-	_, err = fmt.Fprintf(f, "%s%d\n", formatHead, formatVersion)
-	err = errors.Join(err, f.Sync(), f.Close())
+	return nil
+}
+
+// finish marks the directory, which holds a store now, as ours.
+func finish(fs vfs.FS, dir string) error {
+	err := fs.Rename(fs.PathJoin(dir, formatTemp), fs.PathJoin(dir, formatName))
+	if err == nil {
+		err = syncDirectory(fs, dir)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("marking the data directory: %w", err)
 	}
-	if err := fs.Rename(temp, fs.PathJoin(dir, formatName)); err != nil {
-		return err
-	}
+	return nil
+}
+
+func syncDirectory(fs vfs.FS, dir string) error {
 	d, err := fs.OpenDir(dir)
 	if err != nil {
 		return err
@@ -122,4 +167,4 @@ func readFile(fs vfs.FS, name string) ([]byte, error) {
 	return content, errors.Join(err, f.Close())
 }
 
-func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+func isNotExist(err error) bool { return errors.Is(err, iofs.ErrNotExist) }

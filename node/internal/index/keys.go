@@ -14,7 +14,8 @@ import (
 //	d kind hash           what was published before: number
 //	s inbox               an inbox's association state: number of its last update, how many, their bytes, state
 //	a kind identifier number   an identifier's membership: inbox id, number of its revocation or 0
-//	m                     number and time of the newest record
+//	m                     number and time of the newest record, ordinal of its batch
+//	b slot                ordinal of a batch; the newest have each their own of 65536 slots
 //
 // Topics and identifiers are written with their length in one byte, numbers as
 // 8 bytes, big-endian.
@@ -25,6 +26,7 @@ const (
 	prefixState      = 's'
 	prefixAddress    = 'a'
 	prefixMeta       = 'm'
+	prefixBatch      = 'b'
 )
 
 const maxTopicLength = 255
@@ -71,6 +73,11 @@ func addressPrefix(kind byte, identifier string) []byte {
 }
 
 var metaKey = []byte{prefixMeta}
+
+// batchKey is the place of a batch among the newest ones. See [checkBatches].
+func batchKey(ordinal uint64) []byte {
+	return binary.BigEndian.AppendUint16([]byte{prefixBatch}, uint16(ordinal))
+}
 
 // prefixEnd is the first key after all keys that begin with the prefix, which
 // must hold a byte below 0xff.

@@ -2,6 +2,7 @@ package index
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -94,6 +95,10 @@ func membershipEntry(prefix []byte, m membership) (key, value []byte) {
 // scanMemberships calls yield with an identifier's memberships, newest first,
 // until it returns false.
 func (x *Index) scanMemberships(prefix []byte, yield func(membership) bool) error {
+	if err := x.read(); err != nil {
+		return err
+	}
+	defer x.closing.RUnlock()
 	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)})
 	if err != nil {
 		return fmt.Errorf("reading the store: %w", err)
@@ -104,7 +109,7 @@ func (x *Index) scanMemberships(prefix []byte, yield func(membership) bool) erro
 			break // it.Close returns it
 		}
 		if len(it.Key()) != len(prefix)+8 || len(value) < 8 {
-			return fmt.Errorf("%w: membership of %d bytes", ErrDamaged, len(value))
+			return errors.Join(fmt.Errorf("%w: membership of %d bytes", ErrDamaged, len(value)), it.Close())
 		}
 		n := len(value) - 8
 		more := yield(membership{

@@ -42,6 +42,10 @@ func (x *Index) Records(topic order.Topic, page Page) (records []*order.Record, 
 	if lower > upper {
 		return nil, false, nil
 	}
+	if err := x.read(); err != nil {
+		return nil, false, err
+	}
+	defer x.closing.RUnlock()
 	prefix := recordPrefix(topic)
 	it, err := x.db.NewIter(&pebble.IterOptions{
 		LowerBound: recordKey(topic, lower),

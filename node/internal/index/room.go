@@ -1,7 +1,6 @@
 package index
 
 import (
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -33,9 +32,8 @@ func (r *room) check() error {
 	if r.reserve > 0 {
 		now, asked := int64(time.Since(r.start)), r.asked.Load()
 		if now-asked >= int64(roomInterval) && r.asked.CompareAndSwap(asked, now) {
-			usage, err := r.fs.GetDiskUsage(r.dir)
 			// Where the question has no answer (some file systems), the disk's own error has to do.
-			if !errors.Is(err, vfs.ErrUnsupported) && err == nil {
+			if usage, err := r.fs.GetDiskUsage(r.dir); err == nil {
 				r.full.Store(usage.AvailBytes < r.reserve)
 			}
 		}
