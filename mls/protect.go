@@ -107,8 +107,11 @@ func (e *epoch) protectPrivate(use *secrettree.Use, t ContentType, authenticated
 	b = auth.append(b, t)
 	clear(b[len(b) : start+plain])
 
-	var guard [4]byte
-	rand.Read(guard[:])
+	senderData = wire.AppendUint32(senderData, uint32(e.own))
+	senderData = wire.AppendUint32(senderData, use.Generation())
+	senderData = senderData[:senderDataSize]
+	rand.Read(senderData[8:])
+	guard := [4]byte(senderData[8:])
 	key := use.Key()
 	key.Guard(guard)
 	ciphertext, err := e.suite.Seal(key, b[start:start], contentAAD, b[start:start+plain])
@@ -117,9 +120,6 @@ func (e *epoch) protectPrivate(use *secrettree.Use, t ContentType, authenticated
 	}
 	key.Guard(guard)
 
-	senderData = wire.AppendUint32(senderData, uint32(e.own))
-	senderData = wire.AppendUint32(senderData, use.Generation())
-	senderData = append(senderData, guard[:]...)
 	senderKey := senderDataKey(e.suite, e.secrets.SenderData, ciphertext)
 	defer senderKey.Wipe()
 	if _, err := e.suite.Seal(&senderKey, senderData[:0], senderAAD, senderData); err != nil {
