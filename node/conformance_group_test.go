@@ -410,7 +410,7 @@ func TestG13(t *testing.T) {
 // senders, readers that poll with their cursor miss nothing.
 func TestG14(t *testing.T) {
 	t.Parallel()
-	n, ctx := start(t, node.Options{}), within(t, 10*time.Minute)
+	n, ctx := start(t, node.Options{}), long(t)
 	const senders = 50
 	each := scaled(40, 2000)
 	group := newGroupID()

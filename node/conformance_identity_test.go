@@ -440,7 +440,7 @@ func TestI5(t *testing.T) {
 // I6: the 257th update of an inbox finds its log full.
 func TestI6(t *testing.T) {
 	t.Parallel()
-	c, ctx := connect(t), within(t, 3*time.Minute)
+	c, ctx := connect(t), long(t)
 	in := newInbox(t)
 	log := []*associations.IdentityUpdate{in.register(t)}
 	wallet := newWallet(t)
@@ -534,7 +534,7 @@ func TestI7(t *testing.T) {
 // I8: the updates above a sequence id, ascending and complete; an unknown inbox has none.
 func TestI8(t *testing.T) {
 	t.Parallel()
-	c, ctx := connect(t), within(t, 3*time.Minute)
+	c, ctx := connect(t), long(t)
 	in, bystander := newInbox(t), newInbox(t)
 	log := []*associations.IdentityUpdate{in.register(t)}
 	must(c.publish(ctx, bystander.register(t)))(t)
@@ -633,7 +633,7 @@ func TestI10(t *testing.T) {
 func TestI11(t *testing.T) {
 	t.Parallel()
 	t.Parallel()
-	ctx := within(t, 5*time.Minute)
+	ctx := long(t)
 	options := node.Options{Data: t.TempDir()}
 	used := map[uint64]bool{}
 	var highest uint64

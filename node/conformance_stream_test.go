@@ -130,7 +130,7 @@ func (s stream) untilEnds(l *log, topics ...[]byte) (delivered, error) {
 func TestS3(t *testing.T) {
 	t.Parallel()
 	bothLogs(t, func(t *testing.T, l *log) {
-		n, ctx := start(t, node.Options{}), within(t, 10*time.Minute)
+		n, ctx := start(t, node.Options{}), long(t)
 		c, topic := dial(t, n), l.topic()
 		if err := l.fill(ctx, c, topic, 0, 350); err != nil {
 			t.Fatal(err)
@@ -191,7 +191,7 @@ func TestS3_Duplicate(t *testing.T) {
 func TestS4(t *testing.T) {
 	t.Parallel()
 	bothLogs(t, func(t *testing.T, l *log) {
-		n, ctx := start(t, node.Options{}), within(t, 10*time.Minute)
+		n, ctx := start(t, node.Options{}), long(t)
 		c, a, b := dial(t, n), l.topic(), l.topic()
 		if err := l.fill(ctx, c, a, 0, scaled(2000, 20000)); err != nil {
 			t.Fatal(err)
@@ -231,7 +231,7 @@ func TestNothingLost(t *testing.T) {
 		{publishers: 16, streams: scaled(100, 4000), groups: scaled(50, 400), messages: scaled(2000, 20000)},
 	} {
 		t.Run(fmt.Sprintf("%d publishers %d streams", tc.publishers, tc.streams), func(t *testing.T) {
-			n, ctx, l := start(t, node.Options{}), within(t, 20*time.Minute), &groupLog
+			n, ctx, l := start(t, node.Options{}), long(t), &groupLog
 			topics := make([][]byte, tc.groups)
 			for i := range topics {
 				topics[i] = l.topic()
@@ -315,6 +315,19 @@ func TestS5(t *testing.T) {
 		broken.conn.Close()
 	}
 	eventually(t, "all goroutines of the connections have ended", func() bool { return runtime.NumGoroutine() <= before+2 })
+	// Nothing is remembered of topics that nobody watches any more.
+	const allowed = 16 << 20
+	held := heap()
+	for range 100 {
+		streamCtx, cancel := context.WithCancel(ctx)
+		filters := make([]filter, 1000)
+		for i := range filters {
+			filters[i].topic = groupLog.topic()
+		}
+		must(groupLog.open(streamCtx, c, filters...))(t)
+		cancel()
+	}
+	eventually(t, "100,000 filters that are gone have left less than 16 MiB", func() bool { return heap() < held+allowed })
 	if text := complaints.String(); text != "" {
 		t.Errorf("the node complains:\n%s", text)
 	}
@@ -339,7 +352,7 @@ func TestS6(t *testing.T) {
 	)
 	messages := scaled(4096, 65536)
 	// On disk, so that what is stored is not in memory as well.
-	n, ctx := start(t, node.Options{Data: t.TempDir()}), within(t, 20*time.Minute)
+	n, ctx := start(t, node.Options{Data: t.TempDir()}), long(t)
 	c := dial(t, n)
 	publish := func(l *log, topic []byte, messages int) error {
 		group, ctx := errgroup.WithContext(ctx)
@@ -426,7 +439,7 @@ func TestS6(t *testing.T) {
 // afterwards. In the long tier that lasts 10 minutes.
 func TestS7(t *testing.T) {
 	t.Parallel()
-	n, ctx := start(t, node.Options{}), within(t, 15*time.Minute)
+	n, ctx := start(t, node.Options{}), long(t)
 	bothLogs(t, func(t *testing.T, l *log) {
 		topic := l.topic()
 		r := dialRaw(t, n)
@@ -556,7 +569,7 @@ func TestS10(t *testing.T) {
 func TestResume(t *testing.T) {
 	t.Parallel()
 	bothLogs(t, func(t *testing.T, l *log) {
-		n, ctx := start(t, node.Options{}), within(t, 5*time.Minute)
+		n, ctx := start(t, node.Options{}), long(t)
 		topic := l.topic()
 		wait := publishMany(ctx, l, n, t, 4, 200, topic)
 		published := make(chan error, 1)

@@ -103,6 +103,9 @@ func within(t testing.TB, d time.Duration) context.Context {
 // short bounds a test of a few calls. It is generous, for slow machines.
 func short(t testing.TB) context.Context { return within(t, time.Minute) }
 
+// long bounds a test of many calls.
+func long(t testing.TB) context.Context { return within(t, scaled(2*time.Minute, 30*time.Minute)) }
+
 // must is for calls that have to succeed.
 func must[T any](result T, err error) func(testing.TB) T {
 	return func(t testing.TB) T {

@@ -354,7 +354,7 @@ func TestT4_Biggest(t *testing.T) {
 func TestT5(t *testing.T) {
 	t.Parallel()
 	bothLogs(t, func(t *testing.T, l *log) {
-		c, ctx, topic := connect(t), within(t, 3*time.Minute), l.topic()
+		c, ctx, topic := connect(t), long(t), l.topic()
 		const count, size = 100, 1 << 20
 		for i := 0; i < count; i += 10 {
 			var payloads [][]byte
