@@ -209,7 +209,7 @@ func decodeTree(t *testing.T, b []byte, s *suite.Suite) *ratchetTree {
 	return tree
 }
 
-func equal(t *testing.T, what string, got, want []byte) {
+func equal(t testing.TB, what string, got, want []byte) {
 	t.Helper()
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s is %x, want %x", what, got, want)
