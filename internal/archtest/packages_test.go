@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +31,9 @@ func (p pkg) path() string { return strings.TrimPrefix(p.ImportPath, module+"/")
 func helper(path string) bool { return strings.HasSuffix(path, "test") }
 
 var list = sync.OnceValues(func() ([]pkg, error) {
+	if err := lookAtSources(filepath.Join("..", "..")); err != nil {
+		return nil, err
+	}
 	cmd := exec.Command("go", "list", "-json=ImportPath,Name,Imports,TestImports,XTestImports", "./...")
 	cmd.Dir = filepath.Join("..", "..")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -49,6 +53,18 @@ var list = sync.OnceValues(func() ([]pkg, error) {
 		all = append(all, p)
 	}
 })
+
+// lookAtSources reads all folders of the module. Go test uses the result of an
+// earlier run unless a folder or file has changed that the test itself, not a
+// program it runs, has looked at.
+func lookAtSources(root string) error {
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if name := entry.Name(); entry.IsDir() && path != root && (name == "node_modules" || strings.HasPrefix(name, ".")) {
+			return fs.SkipDir
+		}
+		return err
+	})
+}
 
 func packages(t *testing.T) []pkg {
 	t.Helper()

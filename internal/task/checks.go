@@ -184,7 +184,7 @@ func (r *runner) summary(proof []*test) (verdict, string) {
 	var names, skips []string
 	v := skipped
 	for _, t := range proof {
-		if t.top() == t.name {
+		if t.top() == t.name && t.verdict != skipped {
 			names = append(names, t.name)
 		}
 		switch {
@@ -199,5 +199,11 @@ func (r *runner) summary(proof []*test) (verdict, string) {
 	if len(skips) > 0 && r.proof {
 		v = failed
 	}
-	return v, strings.Join(append([]string{strings.Join(names, ", ")}, skips...), "; ")
+	if len(names) > 5 {
+		names = []string{fmt.Sprintf("%d tests", len(names))}
+	}
+	if len(names) > 0 {
+		skips = append([]string{strings.Join(names, ", ")}, skips...)
+	}
+	return v, strings.Join(skips, "; ")
 }

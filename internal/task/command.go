@@ -59,7 +59,7 @@ func (r *runner) output(ctx context.Context, c command) (string, error) {
 	var text bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &text, &text
 	if err := cmd.Run(); err != nil {
-		return text.String(), fmt.Errorf("%v: %w\n%s", c, err, tail(text.String(), 200))
+		return text.String(), fmt.Errorf("%v: %w\n%s", c, err, clip(text.String(), 200))
 	}
 	return text.String(), nil
 }
@@ -73,7 +73,7 @@ func (r *runner) lines(ctx context.Context, c command, each func(line string)) e
 	err := cmd.Run()
 	lines.flush()
 	if err != nil {
-		return fmt.Errorf("%v: %w\n%s", c, err, tail(errors.String(), 50))
+		return fmt.Errorf("%v: %w\n%s", c, err, clip(errors.String(), 50))
 	}
 	return nil
 }
@@ -103,11 +103,13 @@ func (w *lineWriter) flush() {
 	}
 }
 
-// tail is the last n lines of a text.
-func tail(text string, n int) string {
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	if len(lines) <= n {
-		return strings.Join(lines, "\n")
+// clip leaves out the middle of a long text: what failed stands at its beginning
+// or at its end.
+func clip(text string, lines int) string {
+	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if len(all) <= lines {
+		return strings.Join(all, "\n")
 	}
-	return fmt.Sprintf("(%d lines before)\n", len(lines)-n) + strings.Join(lines[len(lines)-n:], "\n")
+	head, end := all[:lines/2], all[len(all)-lines/2:]
+	return fmt.Sprintf("%s\n(%d lines left out)\n%s", strings.Join(head, "\n"), len(all)-len(head)-len(end), strings.Join(end, "\n"))
 }

@@ -159,7 +159,7 @@ func (l *testLog) end(t *test, out io.Writer) {
 		fmt.Fprintf(out, "    FAIL    %s %s\n", short(t.pkg), t.name)
 		t.output = slices.DeleteFunc(t.output, frameLine.MatchString)
 		if len(t.output) > 0 {
-			fmt.Fprintln(out, indent(tail(strings.Join(t.output, "\n"), 200)))
+			fmt.Fprintln(out, indent(clip(strings.Join(t.output, "\n"), 80)))
 		}
 	case t.took >= 10*time.Second && !strings.Contains(t.name, "/"):
 		fmt.Fprintf(out, "    ok      %s %s  %s\n", short(t.pkg), t.name, seconds(t.took))
@@ -182,7 +182,7 @@ func (l *testLog) endPackage(e event, took time.Duration, out io.Writer) {
 	case "fail":
 		said := slices.Concat(l.rest[e.FailedBuild], l.rest[e.Package])
 		fmt.Fprintf(out, "    FAIL    %s  %s\n", short(e.Package), seconds(took))
-		fmt.Fprintln(out, indent(indent(tail(strings.Join(said, "\n"), 100))))
+		fmt.Fprintln(out, indent(indent(clip(strings.Join(said, "\n"), 80))))
 		// A package can fail without a failed test: it doesn't build, its
 		// TestMain fails, it exits, it finds a race after the last test.
 		if !slices.ContainsFunc(l.tests, func(t *test) bool { return t.pkg == e.Package && t.verdict == failed }) {

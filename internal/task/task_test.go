@@ -169,6 +169,15 @@ func TestReportFallsShort(t *testing.T) {
 	}
 }
 
+func TestClip(t *testing.T) {
+	if got := clip("a\nb\nc\n", 3); got != "a\nb\nc" {
+		t.Errorf("short: %q", got)
+	}
+	if got := clip("a\nb\nc\nd\ne\n", 4); got != "a\nb\n(1 lines left out)\nd\ne" {
+		t.Errorf("long: %q", got)
+	}
+}
+
 func TestLineWriter(t *testing.T) {
 	var got []string
 	w := &lineWriter{each: func(line string) { got = append(got, line) }}
