@@ -12,6 +12,7 @@ import (
 	"github.com/go-xmtp/go-xmtp/identity"
 	"github.com/go-xmtp/go-xmtp/proto/gen/associations"
 	"github.com/go-xmtp/go-xmtp/proto/gen/identityapi"
+	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/network"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
@@ -272,4 +273,49 @@ func verifyUpdate(ctx context.Context, inbox string, update *associations.Identi
 		return nil, fmt.Errorf("%w: %s", identity.ErrForeignLog, verified.InboxID())
 	}
 	return verified, nil
+}
+
+// InboxStates answers as [protocol.Directory] asks.
+func (x *inboxes) InboxStates(ctx context.Context, at []protocol.Position) ([]protocol.InboxState, error) {
+	var stale []string
+	for _, p := range at {
+		log, err := x.known(p.InboxID)
+		if err != nil {
+			return nil, err
+		}
+		if _, last := log.latest(); last < p.SequenceID {
+			stale = append(stale, p.InboxID)
+		}
+	}
+	invalid := map[string]error{}
+	if err := x.refresh(ctx, stale...); errors.Is(err, ErrInvalidInbox) {
+		// Which one it was: ask for each alone, so that the others are known.
+		for _, id := range stale {
+			if err := x.refresh(ctx, id); errors.Is(err, ErrInvalidInbox) {
+				invalid[id] = err
+			} else if err != nil {
+				return nil, err
+			}
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	states := make([]protocol.InboxState, len(at))
+	for i, p := range at {
+		log, err := x.known(p.InboxID)
+		if err != nil {
+			return nil, err
+		}
+		n, found := slices.BinarySearch(log.numbers, p.SequenceID)
+		if found {
+			n++
+		}
+		if n > 0 {
+			states[i] = protocol.InboxState{SequenceID: log.numbers[n-1], State: log.states[n-1]}
+		}
+		if _, last := log.latest(); last < p.SequenceID {
+			states[i].Err = invalid[p.InboxID]
+		}
+	}
+	return states, nil
 }

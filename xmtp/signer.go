@@ -7,10 +7,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/decred/dcrd/dcrec/secp256k1/v4"
-	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
-	"golang.org/x/crypto/sha3"
-
 	"github.com/go-xmtp/go-xmtp/identity"
 )
 
@@ -44,8 +40,7 @@ func (s *walletSigner) SignText(ctx context.Context, text string) ([]byte, error
 // PrivateKeySigner signs with a secp256k1 private key that the program has. It
 // prints as its address.
 type PrivateKeySigner struct {
-	key     *secp256k1.PrivateKey
-	address string
+	key *identity.WalletKey
 }
 
 // ErrInvalidPrivateKey is returned for a private key that is none.
@@ -56,41 +51,36 @@ var ErrInvalidPrivateKey = errors.New("xmtp: a private key is 32 bytes, 64 hex d
 func NewPrivateKeySigner(key string) (*PrivateKeySigner, error) {
 	b, err := hex.DecodeString(strings.TrimPrefix(strings.TrimSpace(key), "0x"))
 	defer clear(b)
-	var scalar secp256k1.ModNScalar
-	if err != nil || len(b) != 32 || scalar.SetByteSlice(b) || scalar.IsZero() {
+	if err != nil {
 		return nil, ErrInvalidPrivateKey
 	}
-	return newPrivateKeySigner(secp256k1.NewPrivateKey(&scalar)), nil
+	k, err := identity.ParseWalletKey(b)
+	if err != nil {
+		return nil, ErrInvalidPrivateKey
+	}
+	return &PrivateKeySigner{k}, nil
 }
 
-// GeneratePrivateKeySigner returns a signer with a new key. See [PrivateKeySigner.PrivateKey] to keep it.
+// GeneratePrivateKeySigner returns a signer with a new key. To keep it, see
+// [PrivateKeySigner.PrivateKey].
 func GeneratePrivateKeySigner() (*PrivateKeySigner, error) {
-	key, err := secp256k1.GeneratePrivateKey()
+	key, err := identity.GenerateWalletKey()
 	if err != nil {
 		return nil, fmt.Errorf("xmtp: making a private key: %w", err)
 	}
-	return newPrivateKeySigner(key), nil
-}
-
-func newPrivateKeySigner(key *secp256k1.PrivateKey) *PrivateKeySigner {
-	hash := sha3.NewLegacyKeccak256()
-	hash.Write(key.PubKey().SerializeUncompressed()[1:])
-	return &PrivateKeySigner{key, "0x" + hex.EncodeToString(hash.Sum(nil)[12:])}
+	return &PrivateKeySigner{key}, nil
 }
 
 // Address is the key's Ethereum address, in lower case.
-func (s *PrivateKeySigner) Address() string { return s.address }
+func (s *PrivateKeySigner) Address() string { return s.key.Identifier().String() }
 
 // PrivateKey returns the key as 64 hex digits. Whoever has it owns the inbox.
-func (s *PrivateKeySigner) PrivateKey() string { return s.key.Key.String() }
+func (s *PrivateKeySigner) PrivateKey() string { return hex.EncodeToString(s.key.Bytes()) }
 
 // Format prints the address, whatever is asked for, so that the key gets into no log.
-func (s *PrivateKeySigner) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.address) }
+func (s *PrivateKeySigner) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.Address()) }
 
 // SignText signs as ERC-191 says.
 func (s *PrivateKeySigner) SignText(_ context.Context, text string) ([]byte, error) {
-	digest := identity.TextDigest(text)
-	compact := ecdsa.SignCompact(s.key, digest[:], false)
-	// V comes first there, and is 27 or 28 as wallets write it.
-	return append(compact[1:], compact[0]), nil
+	return s.key.SignText(text).GetErc_191().GetBytes(), nil
 }

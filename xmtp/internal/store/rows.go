@@ -165,9 +165,11 @@ func (tx *Tx) AddMessage(m Message) (added bool, err error) {
 	return true, tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", m.Sent, m.Group)
 }
 
-// MarkPublished notes where an own message came to stand in the log.
+// MarkPublished notes where an own message came to stand in the log. It counts
+// as having arrived only now, and so gets a new row.
 func (tx *Tx) MarkPublished(group, id []byte, number uint64, sent int64) error {
-	err := tx.Exec("UPDATE messages SET delivery = ?, number = ?, sent = ? WHERE group_id = ? AND id = ?", Published, number, sent, group, id)
+	err := tx.Exec("UPDATE messages SET delivery = ?, number = ?, sent = ?, row = (SELECT max(row) + 1 FROM messages) "+
+		"WHERE group_id = ? AND id = ? AND delivery <> ?1", Published, number, sent, group, id)
 	if err != nil {
 		return err
 	}
@@ -230,9 +232,10 @@ func repeat(s string, n int) (all string) {
 	return all
 }
 
-// MessagesFrom returns up to limit messages of all groups after a row, in the order of arrival.
+// MessagesFrom returns up to limit published messages of all groups after a row,
+// in the order of arrival.
 func (tx *Tx) MessagesFrom(row int64, limit int) (messages []Message, err error) {
-	err = tx.Query("SELECT "+messageColumns+" FROM messages WHERE row > ? ORDER BY row LIMIT ?", []any{row, limit}, func(r Row) error {
+	err = tx.Query("SELECT "+messageColumns+" FROM messages WHERE row > ? AND delivery = ? ORDER BY row LIMIT ?", []any{row, Published, limit}, func(r Row) error {
 		messages = append(messages, scanMessage(r))
 		return nil
 	})
@@ -320,51 +323,56 @@ func (tx *Tx) PendingGroups() (ids [][]byte, err error) {
 
 // KeyPackage is one of our own key packages.
 type KeyPackage struct {
-	Reference  []byte
-	Private    []byte // the key package with its private keys
-	InitKey    []byte // public
-	WrapperKey []byte // public, empty if welcomes are wrapped to the init key
-	Wrapper    []byte // its seed
-	Created    int64
-	Uploaded   bool
-	Expires    int64 // when to delete it; 0 while it is the newest
+	Row      int64
+	Package  []byte   // with its private keys
+	Keys     [][]byte // by which welcomes name it; not read back
+	Created  int64
+	Uploaded bool
+	Expires  int64 // when to delete it; 0 while it is the newest
 }
 
-const keyPackageColumns = "reference, private, init_key, wrapper_key, wrapper, created, uploaded, expires"
+const keyPackageColumns = "row, package, created, uploaded, expires"
 
 func scanKeyPackage(r Row) KeyPackage {
-	return KeyPackage{
-		Reference: r.Bytes(0), Private: r.Bytes(1), InitKey: r.Bytes(2), WrapperKey: r.Bytes(3), Wrapper: r.Bytes(4),
-		Created: r.Int(5), Uploaded: r.Bool(6), Expires: r.Int(7),
+	return KeyPackage{Row: r.Int(0), Package: r.Bytes(1), Created: r.Int(2), Uploaded: r.Bool(3), Expires: r.Int(4)}
+}
+
+// AddKeyPackage stores a new key package and returns its row.
+func (tx *Tx) AddKeyPackage(k KeyPackage) (row int64, err error) {
+	err = tx.Exec("INSERT INTO key_packages (package, created, uploaded) VALUES (?, ?, 0)", k.Package, k.Created)
+	if err != nil {
+		return 0, err
 	}
+	row = tx.db.conn.LastInsertRowID()
+	for _, key := range k.Keys {
+		if err := tx.Exec("INSERT INTO key_package_keys (key, package) VALUES (?, ?)", key, row); err != nil {
+			return 0, err
+		}
+	}
+	return row, nil
 }
 
-// AddKeyPackage stores a new key package.
-func (tx *Tx) AddKeyPackage(k KeyPackage) error {
-	return tx.Exec("INSERT INTO key_packages ("+keyPackageColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-		k.Reference, k.Private, k.InitKey, k.WrapperKey, k.Wrapper, k.Created, k.Uploaded)
-}
-
-// KeyPackageByKey finds the key package whose wrapper key, or init key, that is.
+// KeyPackageByKey finds the key package that welcomes name by a public key.
 func (tx *Tx) KeyPackageByKey(public []byte) (k KeyPackage, found bool, err error) {
-	found, err = tx.One("SELECT "+keyPackageColumns+" FROM key_packages WHERE init_key = ?1 OR wrapper_key = ?1", []any{public}, func(r Row) { k = scanKeyPackage(r) })
+	found, err = tx.One("SELECT k.row, k.package, k.created, k.uploaded, k.expires FROM key_packages k JOIN key_package_keys n ON n.package = k.row WHERE n.key = ?", []any{public},
+		func(r Row) { k = scanKeyPackage(r) })
 	return k, found, err
 }
 
 // NewestKeyPackage returns the key package that was made last; false if there is none.
 func (tx *Tx) NewestKeyPackage() (k KeyPackage, found bool, err error) {
-	found, err = tx.One("SELECT "+keyPackageColumns+" FROM key_packages ORDER BY created DESC, reference LIMIT 1", nil, func(r Row) { k = scanKeyPackage(r) })
+	found, err = tx.One("SELECT "+keyPackageColumns+" FROM key_packages ORDER BY row DESC LIMIT 1", nil, func(r Row) { k = scanKeyPackage(r) })
 	return k, found, err
 }
 
 // MarkUploaded notes that a key package is what others get from now on, and
 // when those before it are to be deleted.
-func (tx *Tx) MarkUploaded(reference []byte, expiry int64) error {
-	err := tx.Exec("UPDATE key_packages SET uploaded = 1 WHERE reference = ?", reference)
+func (tx *Tx) MarkUploaded(row int64, expiry int64) error {
+	err := tx.Exec("UPDATE key_packages SET uploaded = 1 WHERE row = ?", row)
 	if err != nil {
 		return err
 	}
-	return tx.Exec("UPDATE key_packages SET expires = ? WHERE expires IS NULL AND created < (SELECT created FROM key_packages WHERE reference = ?)", expiry, reference)
+	return tx.Exec("UPDATE key_packages SET expires = ? WHERE expires IS NULL AND row < ?", expiry, row)
 }
 
 // DeleteKeyPackages deletes those whose time has come.

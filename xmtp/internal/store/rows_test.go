@@ -69,7 +69,7 @@ func TestMessageRow(t *testing.T) {
 	})
 	update(t, db, func(tx *Tx) error { return tx.MarkPublished([]byte{2}, []byte{1}, 30, 40) })
 	update(t, db, func(tx *Tx) error { return tx.MarkFailed([]byte{2}, []byte{1}) }) // too late
-	want.Number, want.Sent, want.Delivery = 30, 40, Published
+	want.Row, want.Number, want.Sent, want.Delivery = 2, 30, 40, Published
 	update(t, db, func(tx *Tx) error {
 		got, err := tx.MessagesFrom(0, 10)
 		if !cmp.Equal(got, []Message{want}) {
@@ -163,17 +163,19 @@ func TestOutboxKeepsItsOrder(t *testing.T) {
 func TestKeyPackagesAreKeptForAWhile(t *testing.T) {
 	db := open(t, Options{})
 	update(t, db, func(tx *Tx) error {
-		for i := range 2 {
-			k := KeyPackage{Reference: []byte{byte(i)}, Private: []byte("p"), InitKey: []byte{10 + byte(i)}, WrapperKey: []byte{20 + byte(i)}, Wrapper: []byte("w"), Created: int64(i)}
-			if err := tx.AddKeyPackage(k); err != nil {
+		var row int64
+		for i := range byte(2) {
+			var err error
+			if row, err = tx.AddKeyPackage(KeyPackage{Package: []byte{i}, Keys: [][]byte{{10 + i}, {20 + i}}, Created: int64(i)}); err != nil {
 				return err
 			}
 		}
-		return tx.MarkUploaded([]byte{1}, 100)
+		return tx.MarkUploaded(row, 100)
 	})
 	found := func(public byte) (found bool) {
 		update(t, db, func(tx *Tx) (err error) {
-			_, found, err = tx.KeyPackageByKey([]byte{public})
+			k, ok, err := tx.KeyPackageByKey([]byte{public})
+			found = ok && k.Package[0] == public%10
 			return err
 		})
 		return found
@@ -189,4 +191,11 @@ func TestKeyPackagesAreKeptForAWhile(t *testing.T) {
 	if !found(11) || !found(21) {
 		t.Error("the newest key package is gone")
 	}
+	update(t, db, func(tx *Tx) error {
+		k, ok, err := tx.NewestKeyPackage()
+		if !ok || !k.Uploaded || k.Expires != 0 {
+			t.Errorf("the newest: %v, %+v", ok, k)
+		}
+		return err
+	})
 }

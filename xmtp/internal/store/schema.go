@@ -30,17 +30,19 @@ var migrations = []string{
 
 	-- Own key packages, private parts included.
 	CREATE TABLE key_packages (
-		reference   BLOB PRIMARY KEY,    -- KeyPackageRef
-		private     BLOB NOT NULL,       -- the key package with its private keys
-		init_key    BLOB NOT NULL,       -- public
-		wrapper_key BLOB NOT NULL,       -- public X-Wing key, or empty
-		wrapper     BLOB NOT NULL,       -- its seed, or empty
-		created     INTEGER NOT NULL,    -- ns
-		uploaded    INTEGER NOT NULL,    -- 0 or 1
-		expires     INTEGER              -- ns; when to delete it, once there is a newer one
+		row      INTEGER PRIMARY KEY AUTOINCREMENT,
+		package  BLOB NOT NULL,        -- protocol.KeyPackage
+		created  INTEGER NOT NULL,     -- ns
+		uploaded INTEGER NOT NULL,     -- 0 or 1
+		expires  INTEGER               -- ns; when to delete it, once there is a newer one
+	) STRICT;
+
+	-- The public keys by which welcomes name a key package.
+	CREATE TABLE key_package_keys (
+		key BLOB PRIMARY KEY,
+		package INTEGER NOT NULL REFERENCES key_packages (row) ON DELETE CASCADE
 	) STRICT, WITHOUT ROWID;
-	CREATE INDEX key_packages_init ON key_packages (init_key);
-	CREATE INDEX key_packages_wrapper ON key_packages (wrapper_key);
+	CREATE INDEX key_package_keys_package ON key_package_keys (package);
 
 	CREATE TABLE groups (
 		id           BLOB PRIMARY KEY,

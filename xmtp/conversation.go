@@ -1,0 +1,628 @@
+package xmtp
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/go-xmtp/go-xmtp/content"
+	"github.com/go-xmtp/go-xmtp/identity"
+	"github.com/go-xmtp/go-xmtp/mls"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
+	"github.com/go-xmtp/go-xmtp/protocol"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// Conversation is a group or a direct message. Its methods are safe for use by
+// several goroutines.
+type Conversation struct {
+	client *Client
+	group  *group
+	row    store.Group
+}
+
+func (c *Client) conversation(row store.Group) *Conversation {
+	return &Conversation{client: c, group: c.groups.get(row.ID), row: row}
+}
+
+// ID is the conversation's id: 32 hex digits.
+func (v *Conversation) ID() string { return hex.EncodeToString(v.row.ID) }
+
+// IsDM tells a direct message from a group.
+func (v *Conversation) IsDM() bool { return v.row.DM != "" }
+
+// PeerInboxID is the other side of a direct message; empty for a group.
+func (v *Conversation) PeerInboxID() string {
+	for _, id := range strings.Split(strings.TrimPrefix(v.row.DM, "dm:"), ":") {
+		if id != v.client.inboxID {
+			return id
+		}
+	}
+	return ""
+}
+
+// CreatorInboxID is who created the conversation.
+func (v *Conversation) CreatorInboxID() string { return v.row.Creator }
+
+// AddedByInboxID is who let us in.
+func (v *Conversation) AddedByInboxID() string { return v.row.Adder }
+
+// CreatedAt is when the conversation came to be, for this client.
+func (v *Conversation) CreatedAt() time.Time { return time.Unix(0, v.row.Created) }
+
+// What a member decided about a conversation; the numbers are stored.
+const (
+	consentAllowed = 1
+	consentDenied  = 2
+)
+
+func (c *Client) consent(tx *store.Tx, group []byte, state int) error {
+	return tx.SetConsent(store.ConsentConversation, hex.EncodeToString(group), state, c.now())
+}
+
+// resolve returns the inbox id of a user, who is given by it or by an Ethereum
+// address.
+func (c *Client) resolve(ctx context.Context, users []string) ([]string, error) {
+	ids := make([]string, len(users))
+	addresses := map[identity.Identifier][]int{}
+	for i, user := range users {
+		if identity.CheckInboxID(user) == nil {
+			ids[i] = user
+			continue
+		}
+		address, err := identity.ParseAddress(user)
+		if err != nil {
+			return nil, fmt.Errorf("%.70q is neither an inbox id nor an address", user)
+		}
+		addresses[address] = append(addresses[address], i)
+	}
+	if len(addresses) == 0 {
+		return ids, nil
+	}
+	found, err := c.lookUp(ctx, slices.Collect(maps.Keys(addresses))...)
+	if err != nil {
+		return nil, err
+	}
+	var missing []string
+	for address, at := range addresses {
+		if found[address] == "" {
+			missing = append(missing, address.String())
+		}
+		for _, i := range at {
+			ids[i] = found[address]
+		}
+	}
+	if len(missing) > 0 {
+		slices.Sort(missing)
+		return nil, fmt.Errorf("%w: %s", ErrNoInbox, strings.Join(missing, ", "))
+	}
+	return ids, nil
+}
+
+// InboxIDOf returns the inbox id of an Ethereum address. The error is
+// [ErrNoInbox] if it never used XMTP.
+func (c *Client) InboxIDOf(ctx context.Context, address string) (string, error) {
+	ids, err := c.resolve(ctx, []string{address})
+	if err != nil {
+		return "", fmt.Errorf("xmtp: %w", err)
+	}
+	return ids[0], nil
+}
+
+// DM returns the direct message with a user, given by inbox id or Ethereum
+// address, and creates it if there is none. If both sides have created one, it
+// is the one with the newest message. The error is [ErrNoInbox] if the address
+// never used XMTP.
+func (c *Client) DM(ctx context.Context, user string) (*Conversation, error) {
+	v, err := c.dm(ctx, user)
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: direct message: %w", err)
+	}
+	return v, nil
+}
+
+func (c *Client) dm(ctx context.Context, user string) (*Conversation, error) {
+	ids, err := c.resolve(ctx, []string{user})
+	if err != nil {
+		return nil, err
+	}
+	peer := ids[0]
+	if peer == c.inboxID {
+		return nil, errors.New("that is our own inbox")
+	}
+	existing, err := c.siblings(protocol.DMID(c.inboxID, peer))
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range existing {
+		if row.Problem == "" {
+			v := c.conversation(row)
+			// An earlier attempt may have been cut short.
+			return v, v.group.settleAll(ctx)
+		}
+	}
+	return c.create(ctx, protocol.NewDM(c.inboxID, peer), []string{peer})
+}
+
+// siblings returns the groups that are one direct message, the one with the
+// newest message first.
+func (c *Client) siblings(dm string) (rows []store.Group, err error) {
+	err = c.db.View(func(tx *store.Tx) error {
+		rows, err = tx.DMs(dm)
+		return err
+	})
+	return rows, err
+}
+
+// NewGroup creates a group with other users, given by inbox ids or Ethereum
+// addresses, and may have none. The creator is its super admin, everybody may
+// invite. The error is [ErrNoInbox] if an address never used XMTP.
+func (c *Client) NewGroup(ctx context.Context, users ...string) (*Conversation, error) {
+	ids, err := c.resolve(ctx, users)
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: new group: %w", err)
+	}
+	v, err := c.create(ctx, protocol.NewGroup(c.inboxID), ids)
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: new group: %w", err)
+	}
+	return v, nil
+}
+
+// create makes a group of one and lets the others in by its first commit.
+func (c *Client) create(ctx context.Context, state *protocol.GroupState, others []string) (*Conversation, error) {
+	extensions, err := state.Extensions()
+	if err != nil {
+		return nil, err
+	}
+	id := newGroupID()
+	pending, err := mls.New(id, c.mlsClient(), extensions, c.mlsConfig())
+	if err != nil {
+		return nil, err
+	}
+	g := c.groups.get(id)
+	now := c.now()
+	row := store.Group{
+		ID: id, Kind: int(state.Metadata.Type), DM: dmID(state), Creator: c.inboxID, Adder: c.inboxID,
+		Membership: membershipAllowed, Created: now, Rotated: now,
+	}
+	var intent int64
+	err = c.db.Update(func(tx *store.Tx) error {
+		if err := errors.Join(tx.PutGroup(row), saveState(tx, id, pending.Changes()), c.consent(tx, id, consentAllowed)); err != nil {
+			return err
+		}
+		intent, err = g.enqueue(tx, intentMembership, membershipIntent{Add: others}, nil)
+		return err
+	})
+	if err != nil {
+		pending.Discard()
+		return nil, err
+	}
+	// The state is read from the database when it is needed.
+	pending.Done()
+	c.news.publish()
+	c.live.changed()
+	return c.conversation(row), g.settle(ctx, intent)
+}
+
+// AddMembers lets users in, given by inbox ids or Ethereum addresses. Who is in
+// already is passed over.
+func (v *Conversation) AddMembers(ctx context.Context, users ...string) error {
+	ids, err := v.client.resolve(ctx, users)
+	if err == nil {
+		err = v.change(ctx, membershipIntent{Add: ids})
+	}
+	if err != nil {
+		return fmt.Errorf("xmtp: adding members: %w", err)
+	}
+	return nil
+}
+
+// RemoveMembers removes users, given by inbox ids or Ethereum addresses. Who is
+// not in is passed over.
+func (v *Conversation) RemoveMembers(ctx context.Context, users ...string) error {
+	ids, err := v.client.resolve(ctx, users)
+	if err == nil {
+		err = v.change(ctx, membershipIntent{Remove: ids})
+	}
+	if err != nil {
+		return fmt.Errorf("xmtp: removing members: %w", err)
+	}
+	return nil
+}
+
+func (v *Conversation) change(ctx context.Context, want membershipIntent) error {
+	var row int64
+	err := v.client.db.Update(func(tx *store.Tx) (err error) {
+		row, err = v.group.enqueue(tx, intentMembership, want, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return v.group.settle(ctx, row)
+}
+
+// When members' installations are looked at again, and when our leaf is renewed.
+const (
+	checkBeforeSend = 5 * time.Second
+	checkOnSync     = 30 * time.Minute
+	renewLeaf       = 30 * 24 * time.Hour
+)
+
+// SendText sends a plain text and returns its message once it is published.
+//
+// If ctx ends before, or the node can't be reached, the error is
+// [ErrNotPublished], and the message stays in the outbox, to be published later;
+// the returned message tells which. Other errors: [ErrRefused], [ErrRemoved],
+// [ErrPaused], [ErrStateRolledBack].
+func (v *Conversation) SendText(ctx context.Context, text string) (*Message, error) {
+	return v.Send(ctx, content.Text(text))
+}
+
+// Send sends content of any type. See [Conversation.SendText].
+func (v *Conversation) Send(ctx context.Context, c *content.Encoded) (*Message, error) {
+	m, err := v.send(ctx, c)
+	if err != nil {
+		return m, fmt.Errorf("xmtp: sending: %w", err)
+	}
+	return m, nil
+}
+
+func (v *Conversation) send(ctx context.Context, c *content.Encoded) (*Message, error) {
+	encoded, err := c.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	now := v.client.options.now()
+	envelope := protocol.NewEnvelope(encoded, now)
+	data, err := envelope.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	id := envelope.MessageID(v.row.ID)
+	m := store.Message{
+		ID: id[:], Group: v.row.ID, Sent: now.UnixNano(), Sender: v.client.inboxID, Installation: v.client.installation.Bytes(),
+		Kind: store.KindApplication, Delivery: store.Unpublished, ContentType: c.Type.String(), Content: encoded,
+	}
+	var intent int64
+	err = v.client.db.Update(func(tx *store.Tx) error {
+		row, found, err := tx.Group(v.row.ID)
+		if err != nil || !found {
+			return errors.Join(err, ErrNotFound)
+		}
+		if err := usable(row); err != nil {
+			return err
+		}
+		if err := v.prepare(tx, row); err != nil {
+			return err
+		}
+		if _, err := tx.AddMessage(m); err != nil {
+			return err
+		}
+		intent, err = v.group.enqueue(tx, intentMessage, messageIntent{Envelope: data, Push: true}, id[:])
+		return errors.Join(err, v.client.consent(tx, v.row.ID, consentAllowed))
+	})
+	if err != nil {
+		return nil, err
+	}
+	settled := v.group.settle(ctx, intent)
+	err = v.client.db.View(func(tx *store.Tx) error {
+		stored, found, err := tx.MessageByID(v.row.ID, id[:])
+		if found {
+			m = stored
+		}
+		return err
+	})
+	return newMessage(m), errors.Join(settled, err)
+}
+
+// prepare puts in front of a message what has to be in the log before it: our own
+// first commit in a group that we were let into, and members' new installations.
+func (v *Conversation) prepare(tx *store.Tx, row store.Group) error {
+	now := v.client.now()
+	if now-row.Rotated > int64(renewLeaf) {
+		if _, err := v.group.enqueue(tx, intentKeyUpdate, struct{}{}, nil); err != nil {
+			return err
+		}
+		row.Rotated = now
+	}
+	if now-row.Checked > int64(checkBeforeSend) {
+		if _, err := v.group.enqueue(tx, intentMembership, membershipIntent{}, nil); err != nil {
+			return err
+		}
+		row.Checked = now
+	}
+	return tx.PutGroup(row)
+}
+
+// settleAll works until everything in the outbox is done with.
+func (g *group) settleAll(ctx context.Context) error {
+	var last int64
+	err := g.client.db.View(func(tx *store.Tx) error {
+		intents, err := tx.Intents(g.id, maxBatchMessages)
+		if len(intents) > 0 {
+			last = intents[len(intents)-1].Row
+		}
+		return err
+	})
+	if err != nil || last == 0 {
+		return err
+	}
+	return g.settle(ctx, last)
+}
+
+// Sync publishes what waits in the outbox and reads what is new in the
+// conversation. A direct message with siblings is synced with them.
+func (v *Conversation) Sync(ctx context.Context) error {
+	groups, err := v.groups()
+	if err != nil {
+		return fmt.Errorf("xmtp: syncing: %w", err)
+	}
+	var errs []error
+	for _, id := range groups {
+		if err := v.client.groups.get(id).syncNow(ctx); err != nil && !errors.Is(err, ErrPaused) {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("xmtp: syncing: %w", err)
+	}
+	return nil
+}
+
+// syncNow reads the log and sends what waits, and looks at members' installations
+// from time to time.
+func (g *group) syncNow(ctx context.Context) error {
+	err := g.client.db.Update(func(tx *store.Tx) error {
+		row, found, err := tx.Group(g.id)
+		if err != nil || !found || row.Problem != "" || g.client.now()-row.Checked <= int64(checkOnSync) {
+			return err
+		}
+		row.Checked = g.client.now()
+		_, err = g.enqueue(tx, intentMembership, membershipIntent{}, nil)
+		return errors.Join(err, tx.PutGroup(row))
+	})
+	if err != nil {
+		return err
+	}
+	if err := g.acquire(ctx); err != nil {
+		return err
+	}
+	defer g.release()
+	g.caughtUp = false
+	return g.sync(ctx)
+}
+
+// groups are those that the conversation consists of.
+func (v *Conversation) groups() ([][]byte, error) {
+	if v.row.DM == "" {
+		return [][]byte{v.row.ID}, nil
+	}
+	rows, err := v.client.siblings(v.row.DM)
+	ids := make([][]byte, len(rows))
+	for i, row := range rows {
+		ids[i] = row.ID
+	}
+	return ids, err
+}
+
+// MessageOptions restrict which messages are read. The zero value is all, oldest first.
+type MessageOptions struct {
+	// SentAfter and SentBefore exclude messages outside, and at, these times.
+	SentAfter, SentBefore time.Time
+	// Limit is the most messages to return; 0 for all.
+	Limit int
+	// Newest first.
+	Descending bool
+}
+
+// Messages returns messages that this client has, by the time of sending; those of
+// the same time in the order of arrival. Sync brings in what is new.
+func (v *Conversation) Messages(o MessageOptions) ([]*Message, error) {
+	groups, err := v.groups()
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: messages: %w", err)
+	}
+	query := store.MessageQuery{Limit: o.Limit, Descending: o.Descending}
+	if !o.SentAfter.IsZero() {
+		query.After = o.SentAfter.UnixNano()
+	}
+	if !o.SentBefore.IsZero() {
+		query.Before = o.SentBefore.UnixNano()
+	}
+	var messages []*Message
+	err = v.client.db.View(func(tx *store.Tx) error {
+		rows, err := tx.Messages(groups, query)
+		for _, row := range rows {
+			messages = append(messages, newMessage(row))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: messages: %w", err)
+	}
+	return messages, nil
+}
+
+// Members returns the inbox ids of the members, sorted.
+func (v *Conversation) Members(ctx context.Context) ([]string, error) {
+	if err := v.group.acquire(ctx); err != nil {
+		return nil, fmt.Errorf("xmtp: members: %w", err)
+	}
+	defer v.group.release()
+	state, err := v.group.state()
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: members: %w", err)
+	}
+	groupState, err := protocol.ParseGroupState(state.Extensions())
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: members: %w", err)
+	}
+	return slices.Sorted(maps.Keys(groupState.Membership.Members)), nil
+}
+
+// Epoch returns the number of the conversation's epoch and its authenticator, by
+// which members can make sure that they follow the same conversation (RFC 9420 §8.7).
+func (v *Conversation) Epoch(ctx context.Context) (number uint64, authenticator []byte, err error) {
+	if err := v.group.acquire(ctx); err != nil {
+		return 0, nil, fmt.Errorf("xmtp: epoch: %w", err)
+	}
+	defer v.group.release()
+	state, err := v.group.state()
+	if err != nil {
+		return 0, nil, fmt.Errorf("xmtp: epoch: %w", err)
+	}
+	return state.Epoch(), state.EpochAuthenticator(), nil
+}
+
+// IsActive tells whether we are a member, and can send.
+func (v *Conversation) IsActive() (bool, error) {
+	row, err := v.group.row()
+	if err != nil {
+		return false, fmt.Errorf("xmtp: %w", err)
+	}
+	return usable(row) == nil, nil
+}
+
+// Conversations returns all conversations, the one with the latest activity first.
+// Direct messages with the same user are one.
+func (c *Client) Conversations() ([]*Conversation, error) {
+	var list []*Conversation
+	seen := map[string]bool{}
+	err := c.db.View(func(tx *store.Tx) error {
+		rows, err := tx.Groups()
+		for _, row := range rows {
+			if !visible(row) || seen[row.DM] {
+				continue
+			}
+			if row.DM != "" {
+				seen[row.DM] = true
+			}
+			list = append(list, c.conversation(row))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: conversations: %w", err)
+	}
+	return list, nil
+}
+
+// visible leaves out groups that are for devices only.
+func visible(row store.Group) bool {
+	return row.Kind == int(protocol.Group) || row.Kind == int(protocol.DM)
+}
+
+// Conversation returns the conversation of an id, 32 hex digits. The error is
+// [ErrNotFound] if this client doesn't have it.
+func (c *Client) Conversation(id string) (*Conversation, error) {
+	raw, err := hex.DecodeString(id)
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: conversation %.40q: %w", id, ErrNotFound)
+	}
+	var v *Conversation
+	err = c.db.View(func(tx *store.Tx) error {
+		row, found, err := tx.Group(raw)
+		if err == nil && !found {
+			err = ErrNotFound
+		}
+		v = c.conversation(row)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: conversation %s: %w", id, err)
+	}
+	return v, nil
+}
+
+// How many conversations are synced at a time, and how many are asked about at once.
+const (
+	syncParallel    = 8
+	newestPerLookup = 1000
+)
+
+// Sync joins the conversations that we were let into and brings all of them up to
+// date. One that can't be synced doesn't keep the others from it; the error tells
+// of all that could not.
+func (c *Client) Sync(ctx context.Context) error {
+	if err := c.sync(ctx); err != nil {
+		return fmt.Errorf("xmtp: syncing: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) sync(ctx context.Context) error {
+	joined, err := c.syncWelcomes(ctx)
+	if len(joined) > 0 {
+		c.live.changed()
+	}
+	if err != nil {
+		return err
+	}
+	stale, err := c.stale(ctx)
+	if err != nil {
+		return err
+	}
+	var workers errgroup.Group
+	workers.SetLimit(syncParallel)
+	errs := make([]error, len(stale))
+	for i, g := range stale {
+		workers.Go(func() error {
+			if err := g.syncNow(ctx); err != nil && !errors.Is(err, ErrPaused) && !errors.Is(err, ErrRemoved) {
+				errs[i] = err
+			}
+			return nil
+		})
+	}
+	return errors.Join(workers.Wait(), errors.Join(errs...))
+}
+
+// stale returns the groups with news in the log, something in the outbox, or
+// members that were not looked at for long.
+func (c *Client) stale(ctx context.Context) ([]*group, error) {
+	var rows []store.Group
+	pending := map[string]bool{}
+	err := c.db.View(func(tx *store.Tx) (err error) {
+		if rows, err = tx.Groups(); err != nil {
+			return err
+		}
+		ids, err := tx.PendingGroups()
+		for _, id := range ids {
+			pending[string(id)] = true
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	rows = slices.DeleteFunc(rows, func(row store.Group) bool { return row.Problem != "" })
+	var stale []*group
+	for chunk := range slices.Chunk(rows, newestPerLookup) {
+		request := &mlsapi.GetNewestGroupMessageRequest{}
+		for _, row := range chunk {
+			request.GroupIds = append(request.GroupIds, row.ID)
+		}
+		response, err := c.node.MLS.GetNewestGroupMessage(ctx, request)
+		if err != nil {
+			return nil, fmt.Errorf("asking for news: %w", err)
+		}
+		if len(response.Responses) != len(chunk) {
+			return nil, fmt.Errorf("the node answered %d times about %d conversations", len(response.Responses), len(chunk))
+		}
+		for i, row := range chunk {
+			news := response.Responses[i].GetGroupMessage().GetV1().GetId() > row.Cursor
+			if news || pending[string(row.ID)] || c.now()-row.Checked > int64(checkOnSync) {
+				stale = append(stale, c.groups.get(row.ID))
+			}
+		}
+	}
+	return stale, nil
+}

@@ -1,0 +1,56 @@
+package xmtp
+
+import (
+	"errors"
+
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// Errors of opening a client's database; the file is untouched.
+var (
+	// ErrInUse: another process has the database open.
+	ErrInUse = store.ErrInUse
+	// ErrWrongKey: the key doesn't fit, or the file is no database of a client.
+	ErrWrongKey = store.ErrWrongKey
+	// ErrForeign: the file is a database of something else.
+	ErrForeign = store.ErrForeign
+	// ErrNewer: a newer version of this package wrote it.
+	ErrNewer = store.ErrNewer
+	// ErrDamaged: the database can't be read.
+	ErrDamaged = store.ErrDamaged
+	// ErrOtherWallet: the database is that of another wallet.
+	ErrOtherWallet = errors.New("the database belongs to another wallet")
+)
+
+// Errors of the disk. Nothing was lost; what failed can be tried again.
+var (
+	ErrDiskFull = store.ErrDiskFull
+	ErrReadOnly = store.ErrReadOnly
+)
+
+var (
+	// ErrTooManyInstallations: the inbox has 10 installations, which is the
+	// most; one has to be revoked first.
+	ErrTooManyInstallations = errors.New("the inbox has too many installations")
+	// ErrNoInbox: an address has no inbox, its owner never used XMTP.
+	ErrNoInbox = errors.New("no inbox")
+	// ErrNotFound: there is no such conversation or message.
+	ErrNotFound = errors.New("not found")
+	// ErrRemoved: we are not a member of the conversation any more.
+	ErrRemoved = errors.New("removed from the conversation")
+	// ErrPaused: the conversation asks for a newer version of this package.
+	ErrPaused = errors.New("the conversation asks for a newer version")
+	// ErrStateRolledBack: the database is an old copy: the conversation has
+	// messages that this installation sent and doesn't know. Sending with it
+	// could use a key twice, so nothing is sent in the conversation any more.
+	// Another member has to remove and add the installation again.
+	ErrStateRolledBack = errors.New("the database was rolled back or copied")
+	// ErrNotPublished: what was to be sent has not reached the log yet. It stays
+	// in the outbox and is tried again with the next call, or in the background.
+	ErrNotPublished = errors.New("not published yet")
+	// ErrRefused: what was to be sent will not be published. A message's
+	// delivery is then Failed.
+	ErrRefused = errors.New("not published")
+	// ErrClosed: the client has been closed.
+	ErrClosed = store.ErrClosed
+)

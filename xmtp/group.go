@@ -1,0 +1,166 @@
+package xmtp
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"sync"
+
+	"github.com/go-xmtp/go-xmtp/mls"
+	"github.com/go-xmtp/go-xmtp/protocol"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// group is what a client has in memory of a conversation. Whoever works with
+// its MLS state or its outbox holds its lock; the order of locks is welcoming,
+// group, database.
+type group struct {
+	client *Client
+	id     []byte
+	lock   chan struct{}
+
+	// The rest belongs to who holds the lock.
+
+	mls *mls.Group // nil until it is needed
+	// caughtUp tells that the log has been read since the client was opened.
+	// Before that nothing is sent, so that a database that was rolled back is
+	// noticed while it still matters.
+	caughtUp bool
+	// streamed is the number up to which a live stream has brought everything.
+	streamed uint64
+	// refused tells why intents were given up, for those who wait for them.
+	refused map[int64]error
+}
+
+// groupCache finds the one group for an id.
+type groupCache struct {
+	client *Client
+	mu     sync.Mutex
+	groups map[string]*group
+}
+
+func (c *groupCache) init(client *Client) {
+	c.client, c.groups = client, map[string]*group{}
+}
+
+func (c *groupCache) get(id []byte) *group {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.groups[string(id)]
+	if g == nil {
+		g = &group{client: c.client, id: append([]byte(nil), id...), lock: make(chan struct{}, 1), refused: map[int64]error{}}
+		c.groups[string(id)] = g
+	}
+	return g
+}
+
+// close waits until nobody works with a group any more.
+func (c *groupCache) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, g := range c.groups {
+		g.lock <- struct{}{}
+		g.mls = nil
+		<-g.lock
+	}
+}
+
+// acquire locks the group.
+func (g *group) acquire(ctx context.Context) error {
+	select {
+	case g.lock <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g *group) release() { <-g.lock }
+
+func (g *group) String() string { return hex.EncodeToString(g.id) }
+
+// mlsConfig is how all groups are followed.
+func (c *Client) mlsConfig() mls.Config {
+	config := protocol.GroupConfig(c.options.padding)
+	config.Now = c.options.now
+	return config
+}
+
+// state returns the MLS state, and reads it from the database the first time.
+func (g *group) state() (*mls.Group, error) {
+	if g.mls != nil {
+		return g.mls, nil
+	}
+	var records []mls.Record
+	err := g.client.db.View(func(tx *store.Tx) error {
+		return tx.State(g.id, func(key, value []byte) error {
+			records = append(records, mls.Record{Kind: mls.RecordKind(key[0]), Key: key[1:], Value: value})
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("conversation %s: %w", g, err)
+	}
+	state, err := mls.Load(records, g.client.mlsConfig(), g.client.signer)
+	for _, r := range records {
+		clear(r.Value)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("conversation %s: %w", g, err)
+	}
+	g.mls = state
+	return state, nil
+}
+
+// saveState stores changes of a group's MLS state.
+func saveState(tx *store.Tx, id []byte, changes []mls.Record) error {
+	for _, r := range changes {
+		key := append([]byte{byte(r.Kind)}, r.Key...)
+		if err := tx.SetState(id, key, r.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// update runs f in a transaction. What f has done to the MLS state counts only
+// if the transaction does: otherwise it is read from the database again.
+func (g *group) update(f func(*store.Tx) error) error {
+	err := g.client.db.Update(f)
+	if err != nil {
+		g.mls = nil
+	}
+	return err
+}
+
+// row returns what is stored of the conversation.
+func (g *group) row() (row store.Group, err error) {
+	err = g.client.db.View(func(tx *store.Tx) error {
+		var found bool
+		row, found, err = tx.Group(g.id)
+		if err == nil && !found {
+			err = fmt.Errorf("conversation %s: %w", g, ErrNotFound)
+		}
+		return err
+	})
+	return row, err
+}
+
+// Problems that end the use of a conversation, as they are stored.
+const (
+	problemRemoved    = "removed"
+	problemRolledBack = "rolled back"
+)
+
+// usable returns why the conversation can't be sent to.
+func usable(row store.Group) error {
+	switch {
+	case row.Problem == problemRemoved:
+		return ErrRemoved
+	case row.Problem == problemRolledBack:
+		return ErrStateRolledBack
+	case row.Paused != "" && protocol.CheckVersion(row.Paused) != nil:
+		return fmt.Errorf("%w: %s", ErrPaused, row.Paused)
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package xmtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-xmtp/go-xmtp/identity"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
+	"github.com/go-xmtp/go-xmtp/protocol"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// When key packages are replaced, and for how long the private keys of an older
+// one are kept for welcomes that are on their way.
+const (
+	rotationPeriod = 30 * 24 * time.Hour
+	rotationDelay  = 5 * time.Second // after a welcome has used it
+	keepReplaced   = 24 * time.Hour
+)
+
+// rotateKeyPackage uploads a new key package. One that was made but perhaps not
+// uploaded is uploaded first.
+func (c *Client) rotateKeyPackage(ctx context.Context) error {
+	var row int64
+	var public []byte
+	err := c.db.Update(func(tx *store.Tx) error {
+		newest, found, err := tx.NewestKeyPackage()
+		if err != nil {
+			return err
+		}
+		if found && !newest.Uploaded {
+			kp, err := protocol.UnmarshalKeyPackage(newest.Package)
+			if err != nil {
+				return err
+			}
+			row, public = newest.Row, kp.Public()
+			return nil
+		}
+		kp, err := protocol.NewKeyPackage(c.inboxID, c.signer, c.options.now())
+		if err != nil {
+			return err
+		}
+		private, err := kp.MarshalBinary()
+		if err != nil {
+			return err
+		}
+		defer clear(private)
+		public = kp.Public()
+		row, err = tx.AddKeyPackage(store.KeyPackage{Package: private, Keys: kp.WelcomeKeys(), Created: c.now()})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("making a key package: %w", err)
+	}
+	_, err = c.node.MLS.UploadKeyPackage(ctx, &mlsapi.UploadKeyPackageRequest{
+		KeyPackage:          &mlsapi.KeyPackageUpload{KeyPackageTlsSerialized: public},
+		IsInboxIdCredential: true,
+	})
+	if err != nil {
+		return fmt.Errorf("uploading a key package: %w", err)
+	}
+	now := c.now()
+	return c.db.Update(func(tx *store.Tx) error {
+		return errors.Join(
+			tx.MarkUploaded(row, now+int64(keepReplaced)),
+			tx.SetNumber(numberRotation, now+int64(rotationPeriod)),
+		)
+	})
+}
+
+// rotateSoon makes the next rotation due shortly, because a welcome has used the
+// key package. Further welcomes don't put it off.
+func (c *Client) rotateSoon(tx *store.Tx) error {
+	due, err := tx.Number(numberRotation)
+	if err != nil {
+		return err
+	}
+	return tx.SetNumber(numberRotation, min(due, c.now()+int64(rotationDelay)))
+}
+
+// maintainKeyPackages rotates if it is time, deletes what is out of date, and
+// returns how long nothing is to be done.
+func (c *Client) maintainKeyPackages(ctx context.Context) (time.Duration, error) {
+	var due int64
+	err := c.db.Update(func(tx *store.Tx) (err error) {
+		if err := tx.DeleteKeyPackages(c.now()); err != nil {
+			return err
+		}
+		due, err = tx.Number(numberRotation)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if wait := due - c.now(); wait > 0 {
+		return min(time.Duration(wait), time.Hour), nil
+	}
+	if err := c.rotateKeyPackage(ctx); err != nil {
+		return 0, err
+	}
+	return time.Hour, nil
+}
+
+// fetchKeyPackages gets the key packages of installations, as far as they can be
+// used; the others are left out.
+func (c *Client) fetchKeyPackages(ctx context.Context, of []protocol.Actor) (map[identity.Identifier]*identity.KeyPackageInfo, error) {
+	packages := make(map[identity.Identifier]*identity.KeyPackageInfo, len(of))
+	request := &mlsapi.FetchKeyPackagesRequest{}
+	var asked []protocol.Actor
+	for _, a := range of {
+		if a.Installation != c.installation {
+			request.InstallationKeys = append(request.InstallationKeys, a.Installation.Bytes())
+			asked = append(asked, a)
+		}
+	}
+	if len(asked) == 0 {
+		return packages, nil
+	}
+	response, err := c.node.MLS.FetchKeyPackages(ctx, request)
+	if err != nil {
+		return nil, fmt.Errorf("fetching key packages: %w", err)
+	}
+	if len(response.KeyPackages) != len(asked) {
+		return nil, fmt.Errorf("the node answered with %d key packages for %d installations", len(response.KeyPackages), len(asked))
+	}
+	now := c.options.now()
+	for i, a := range asked {
+		info, err := protocol.CheckKeyPackage(response.KeyPackages[i].GetKeyPackageTlsSerialized(), a, now)
+		if err != nil {
+			c.options.logger.Info("installation without a usable key package", "installation", a.Installation, "reason", err)
+			continue
+		}
+		packages[a.Installation] = info
+	}
+	return packages, nil
+}

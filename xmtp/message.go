@@ -1,0 +1,78 @@
+package xmtp
+
+import (
+	"encoding/hex"
+	"time"
+
+	"github.com/go-xmtp/go-xmtp/content"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// Kind tells what members said from what happened to the conversation.
+type Kind int
+
+// Kinds of message.
+const (
+	// KindApplication is what a member sent.
+	KindApplication Kind = store.KindApplication
+	// KindMembershipChange tells of a change of members, admins or settings. It
+	// is made by each client itself.
+	KindMembershipChange Kind = store.KindMembershipChange
+)
+
+// Delivery tells how far an own message has come. Those of others are published.
+type Delivery int
+
+// Stages of delivery.
+const (
+	Unpublished Delivery = store.Unpublished // in the outbox
+	Published   Delivery = store.Published   // in the conversation's log
+	Failed      Delivery = store.Failed      // will not be published
+)
+
+// Message is a message of a conversation. It doesn't change; read it again to see
+// how far it has come.
+type Message struct {
+	// ID is the same for all members: 64 hex digits.
+	ID string
+	// ConversationID is that of the group it was sent in: 32 hex digits.
+	ConversationID string
+	// SenderInboxID is the user who sent it.
+	SenderInboxID string
+	// SenderInstallationID is the device: 64 hex digits.
+	SenderInstallationID string
+	// SentAt is the node's time, and our own until the message is published.
+	SentAt   time.Time
+	Kind     Kind
+	Delivery Delivery
+	// Content is nil if what was sent is no encoded content.
+	Content *content.Encoded
+}
+
+// Text returns the text of a plain text message, empty for other content.
+func (m *Message) Text() string {
+	if m.Content == nil {
+		return ""
+	}
+	text, err := m.Content.Text()
+	if err != nil {
+		return ""
+	}
+	return text
+}
+
+func newMessage(row store.Message) *Message {
+	m := &Message{
+		ID:                   hex.EncodeToString(row.ID),
+		ConversationID:       hex.EncodeToString(row.Group),
+		SenderInboxID:        row.Sender,
+		SenderInstallationID: hex.EncodeToString(row.Installation),
+		SentAt:               time.Unix(0, row.Sent),
+		Kind:                 Kind(row.Kind),
+		Delivery:             Delivery(row.Delivery),
+	}
+	if encoded, err := content.Unmarshal(row.Content); err == nil {
+		m.Content = encoded
+	}
+	return m
+}

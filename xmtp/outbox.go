@@ -1,0 +1,538 @@
+package xmtp
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/go-xmtp/go-xmtp/identity"
+	"github.com/go-xmtp/go-xmtp/mls"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlscontents"
+	"github.com/go-xmtp/go-xmtp/protocol"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// What is to be published in a group waits in its outbox, in order. An intent
+// says what is wanted in any epoch. Its payload is made for one epoch, stored
+// before it is sent, and sent in the same bytes until it is seen in the log. If
+// another commit came first, the payload is made again.
+
+// Kinds of intent; the numbers are stored.
+const (
+	intentMessage    = 1
+	intentKeyUpdate  = 2
+	intentMembership = 4
+)
+
+// States of an intent; the numbers are stored. One that is done is deleted.
+const (
+	stateQueued    = 1 // its payload is not made yet
+	stateMade      = 2 // its payload may be in the log
+	stateCommitted = 3 // its commit is merged, welcomes are to be sent
+)
+
+// Limits of one request.
+const (
+	maxBatchMessages = 100
+	maxBatchBytes    = 8 << 20
+	maxWelcomes      = 50
+)
+
+// messageIntent is the intent of a message.
+type messageIntent struct {
+	Envelope []byte
+	Push     bool
+}
+
+// membershipIntent is the intent of a change of members; with nobody to add or
+// remove it brings in what changed in the members' inboxes.
+type membershipIntent struct {
+	Add, Remove []string `json:",omitempty"`
+}
+
+// invitation is what is needed to let new members in once their commit is merged.
+type invitation struct {
+	Welcome []byte
+	To      []invitee
+}
+
+type invitee struct {
+	Installation []byte
+	Algorithm    int32
+	Key          []byte
+}
+
+// enqueue puts an intent into the outbox.
+func (g *group) enqueue(tx *store.Tx, kind int, intent any, message []byte) (int64, error) {
+	b, err := json.Marshal(intent)
+	if err != nil {
+		return 0, err
+	}
+	return tx.AddIntent(store.Intent{Group: g.id, Kind: kind, State: stateQueued, Intent: b, Message: message})
+}
+
+// How often and how patiently to try before giving an error to a caller who waits.
+const (
+	settleAttempts = 5
+	settleDelay    = 50 * time.Millisecond
+)
+
+// settle works until an intent is done with: published, read back, and what
+// follows from it sent. If it can't be, the error is [ErrNotPublished] with the
+// reason, and the intent stays, or [ErrRefused], and it is gone.
+func (g *group) settle(ctx context.Context, row int64) error {
+	var last error
+	for attempt := range settleAttempts {
+		if attempt > 0 {
+			// Others may be at the same commit: not all at once.
+			delay := settleDelay << attempt
+			if err := sleep(ctx, delay/2+rand.N(delay)); err != nil {
+				break
+			}
+		}
+		done, err := g.settleOnce(ctx, row)
+		if done || errors.Is(err, ErrRefused) || errors.Is(err, ErrStateRolledBack) || errors.Is(err, ErrPaused) {
+			return err
+		}
+		last = err
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrNotPublished, errors.Join(last, ctx.Err()))
+}
+
+func (g *group) settleOnce(ctx context.Context, row int64) (done bool, err error) {
+	if err := g.acquire(ctx); err != nil {
+		return false, err
+	}
+	defer g.release()
+	// Each round publishes what stands before the intent, one commit at a time.
+	for {
+		found, err := g.pending(row)
+		if err != nil || !found {
+			refused := g.refused[row]
+			delete(g.refused, row)
+			return err == nil, errors.Join(err, refused)
+		}
+		before, err := g.progress()
+		if err != nil {
+			return false, err
+		}
+		if err := g.sync(ctx); err != nil {
+			return false, err
+		}
+		after, err := g.progress()
+		if err != nil {
+			return false, err
+		}
+		if slices.Equal(before, after) {
+			return false, errors.New("the node does not show what was published")
+		}
+	}
+}
+
+// progress tells how far the outbox is, to see whether another round makes sense.
+func (g *group) progress() (progress []int64, err error) {
+	err = g.client.db.View(func(tx *store.Tx) error {
+		intents, err := tx.Intents(g.id, maxBatchMessages)
+		for _, i := range intents {
+			progress = append(progress, i.Row, int64(i.State), int64(i.Epoch))
+		}
+		return err
+	})
+	return progress, err
+}
+
+func (g *group) pending(row int64) (found bool, err error) {
+	err = g.client.db.View(func(tx *store.Tx) error {
+		_, found, err = tx.Intent(row)
+		return err
+	})
+	return found, err
+}
+
+// sync sends what can be sent, reads what is new, and sends what follows from
+// that. The caller holds the lock.
+func (g *group) sync(ctx context.Context) error {
+	if !g.caughtUp {
+		if err := g.receive(ctx); err != nil {
+			return err
+		}
+	}
+	published, err := g.publish(ctx)
+	if err != nil {
+		return err
+	}
+	if published {
+		if err := g.receive(ctx); err != nil {
+			return err
+		}
+	}
+	return g.welcome(ctx)
+}
+
+// publish sends the messages at the head of the outbox, or one commit.
+func (g *group) publish(ctx context.Context) (published bool, err error) {
+	var intents []store.Intent
+	row, err := g.row()
+	if err != nil {
+		return false, err
+	}
+	err = g.client.db.View(func(tx *store.Tx) error {
+		all, err := tx.Intents(g.id, maxBatchMessages)
+		for _, i := range all {
+			if i.State != stateCommitted {
+				intents = append(intents, i)
+			}
+		}
+		return err
+	})
+	if err != nil || len(intents) == 0 {
+		return false, err
+	}
+	if err := usable(row); errors.Is(err, ErrRemoved) {
+		return false, g.refuse(intents, err)
+	} else if err != nil {
+		return false, err
+	}
+	if intents[0].Kind != intentMessage {
+		return g.publishCommit(ctx, intents[0])
+	}
+	for i := range intents {
+		if intents[i].Kind != intentMessage {
+			intents = intents[:i]
+			break
+		}
+	}
+	return true, g.publishMessages(ctx, intents)
+}
+
+// publishMessages encrypts what isn't yet, stores that, and sends all of it.
+func (g *group) publishMessages(ctx context.Context, intents []store.Intent) error {
+	state, err := g.state()
+	if err != nil {
+		return err
+	}
+	now := g.client.options.now()
+	key := g.client.hmac.Key(g.id, protocol.HMACEpoch(now))
+	var requests []*mlsapi.GroupMessageInput
+	size := 0
+	err = g.update(func(tx *store.Tx) error {
+		for i := range intents {
+			intent := &intents[i]
+			var want messageIntent
+			if err := json.Unmarshal(intent.Intent, &want); err != nil {
+				return fmt.Errorf("stored intent: %w", err)
+			}
+			if intent.State == stateQueued {
+				pending, err := state.Encrypt(want.Envelope, nil)
+				if err != nil {
+					return err
+				}
+				intent.Payload = pending.Result()
+				hash := sha256.Sum256(intent.Payload)
+				intent.State, intent.Hash, intent.Epoch = stateMade, hash[:], state.Epoch()
+				intent.HMAC = key.SenderHMAC(intent.Payload)
+				if err := errors.Join(saveState(tx, g.id, pending.Changes()), tx.SetIntent(*intent)); err != nil {
+					pending.Discard()
+					return err
+				}
+				pending.Done()
+			}
+			requests = append(requests, groupInput(intent, want.Push))
+			if size += len(intent.Payload); size > maxBatchBytes {
+				intents = intents[:i+1]
+				return nil
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = g.send(ctx, requests)
+	if !permanent(err) {
+		return err
+	}
+	// The node refuses at least one of them: which?
+	for i := range intents {
+		if err := g.send(ctx, requests[i:i+1]); permanent(err) {
+			if err := g.refuse(intents[i:i+1], err); err != nil {
+				return err
+			}
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func groupInput(i *store.Intent, push bool) *mlsapi.GroupMessageInput {
+	return &mlsapi.GroupMessageInput{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{
+		Data:       i.Payload,
+		SenderHmac: i.HMAC,
+		ShouldPush: push,
+	}}}
+}
+
+func (g *group) send(ctx context.Context, messages []*mlsapi.GroupMessageInput) error {
+	_, err := g.client.node.MLS.SendGroupMessages(ctx, &mlsapi.SendGroupMessagesRequest{Messages: messages})
+	if err != nil {
+		return fmt.Errorf("publishing: %w", err)
+	}
+	return nil
+}
+
+// permanent tells whether the node will never take what it was sent.
+func permanent(err error) bool {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.PermissionDenied, codes.FailedPrecondition, codes.OutOfRange, codes.Unimplemented:
+		return true
+	}
+	return false
+}
+
+// refuse gives intents up. Who waits for them gets the reason.
+func (g *group) refuse(intents []store.Intent, reason error) error {
+	err := g.update(func(tx *store.Tx) error {
+		for _, i := range intents {
+			if err := tx.DeleteIntent(i.Row); err != nil {
+				return err
+			}
+			if len(i.Message) > 0 {
+				if err := tx.MarkFailed(g.id, i.Message); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, i := range intents {
+		g.refused[i.Row] = fmt.Errorf("%w: %w", ErrRefused, reason)
+	}
+	g.client.news.publish()
+	return nil
+}
+
+// publishCommit makes the commit of an intent unless it is made, and sends it.
+func (g *group) publishCommit(ctx context.Context, intent store.Intent) (published bool, err error) {
+	if intent.State == stateQueued {
+		made, err := g.makeCommit(ctx, &intent)
+		if err != nil || !made {
+			return false, err
+		}
+	}
+	err = g.send(ctx, []*mlsapi.GroupMessageInput{groupInput(&intent, false)})
+	if permanent(err) {
+		return false, errors.Join(g.dropCommit(), g.refuse([]store.Intent{intent}, err))
+	}
+	return err == nil, err
+}
+
+// makeCommit stores a commit that carries out the intent. It is false if there
+// is nothing to do (any more), or if the intent had to be given up.
+func (g *group) makeCommit(ctx context.Context, intent *store.Intent) (made bool, err error) {
+	giveUp := func(reason error) (bool, error) { return false, g.refuse([]store.Intent{*intent}, reason) }
+	if err := g.dropCommit(); err != nil {
+		return false, err
+	}
+	options := mls.CommitOptions{ByValueOnly: true}
+	var invited map[identity.Identifier]*identity.KeyPackageInfo
+	if intent.Kind == intentMembership {
+		options.Proposals, invited, err = g.membershipProposals(ctx, intent)
+		if errors.Is(err, protocol.ErrNobodyReachable) || errors.Is(err, protocol.ErrUnknownInbox) || protocol.IsVerdict(err) {
+			return giveUp(err)
+		}
+		if err != nil {
+			return false, err
+		}
+		if len(options.Proposals) == 0 {
+			return false, g.update(func(tx *store.Tx) error {
+				return errors.Join(g.checked(tx), tx.DeleteIntent(intent.Row))
+			})
+		}
+	}
+	state, err := g.state()
+	if err != nil {
+		return false, err
+	}
+	pending, err := state.Commit(options)
+	if err != nil {
+		return giveUp(err)
+	}
+	defer pending.Discard()
+	commit := pending.Result()
+	// What others would refuse is better not sent.
+	if _, err := protocol.CheckCommit(ctx, state, commit.Staged, g.client.inboxes); protocol.IsVerdict(err) {
+		pending.Discard()
+		return giveUp(err)
+	} else if err != nil {
+		return false, err
+	}
+	if commit.Welcome != nil {
+		intent.After, err = json.Marshal(newInvitation(commit.Welcome, commit.Staged.Added, invited))
+		if err != nil {
+			return false, err
+		}
+	}
+	hash := sha256.Sum256(commit.Message)
+	key := g.client.hmac.Key(g.id, protocol.HMACEpoch(g.client.options.now()))
+	intent.State, intent.Payload, intent.Hash, intent.Epoch = stateMade, commit.Message, hash[:], state.Epoch()
+	intent.HMAC = key.SenderHMAC(commit.Message)
+	err = g.update(func(tx *store.Tx) error {
+		return errors.Join(saveState(tx, g.id, pending.Changes()), tx.SetIntent(*intent))
+	})
+	if err != nil {
+		return false, err
+	}
+	pending.Done()
+	return true, nil
+}
+
+// dropCommit forgets a commit of our own that will not be merged.
+func (g *group) dropCommit() error {
+	state, err := g.state()
+	if err != nil {
+		return err
+	}
+	pending, err := state.DropOwnCommit()
+	if errors.Is(err, mls.ErrNoOwnCommit) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := g.update(func(tx *store.Tx) error { return saveState(tx, g.id, pending.Changes()) }); err != nil {
+		pending.Discard()
+		return err
+	}
+	pending.Done()
+	return nil
+}
+
+// membershipProposals works out a change of members, with the inboxes and key
+// packages as they are now.
+func (g *group) membershipProposals(ctx context.Context, intent *store.Intent) ([]mls.Proposal, map[identity.Identifier]*identity.KeyPackageInfo, error) {
+	var want membershipIntent
+	if err := json.Unmarshal(intent.Intent, &want); err != nil {
+		return nil, nil, fmt.Errorf("stored intent: %w", err)
+	}
+	state, err := g.state()
+	if err != nil {
+		return nil, nil, err
+	}
+	extensions := state.Extensions()
+	groupState, err := protocol.ParseGroupState(extensions)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := protocol.PlanMembership(ctx, g.client.inboxes, groupState.Membership, want.Add, want.Remove)
+	if err != nil {
+		return nil, nil, err
+	}
+	packages, err := g.client.fetchKeyPackages(ctx, plan.Invited())
+	if err != nil {
+		return nil, nil, err
+	}
+	proposals, err := plan.Proposals(extensions, state.Members(), g.client.installation, packages)
+	return proposals, packages, err
+}
+
+// checked notes that the members' inboxes have just been looked at.
+func (g *group) checked(tx *store.Tx) error {
+	row, found, err := tx.Group(g.id)
+	if err != nil || !found {
+		return err
+	}
+	row.Checked = g.client.now()
+	return tx.PutGroup(row)
+}
+
+func newInvitation(welcome []byte, added []mls.Member, packages map[identity.Identifier]*identity.KeyPackageInfo) invitation {
+	v := invitation{Welcome: welcome}
+	for _, m := range added {
+		id := identity.Installation(m.LeafNode.SignatureKey())
+		info := packages[id]
+		if info == nil {
+			continue // not added by us
+		}
+		wrapper, err := info.WelcomeWrapper()
+		if err != nil {
+			continue // was refused as unusable before
+		}
+		v.To = append(v.To, invitee{id.Bytes(), int32(wrapper.Algorithm), wrapper.PublicKey})
+	}
+	return v
+}
+
+// welcomes wraps the welcomes of a commit that has become part of the log.
+func (v invitation) welcomes(commit uint64) ([]byte, error) {
+	request := &mlsapi.SendWelcomeMessagesRequest{}
+	for _, to := range v.To {
+		message, err := protocol.WrapWelcome(v.Welcome, commit, identity.Installation(to.Installation), identity.WelcomeWrapper{
+			Algorithm: mlscontents.WelcomeWrapperAlgorithm(to.Algorithm),
+			PublicKey: to.Key,
+		})
+		if err != nil {
+			return nil, err
+		}
+		request.Messages = append(request.Messages, message)
+	}
+	return proto.Marshal(request)
+}
+
+// welcome sends the welcomes of commits that have been merged.
+func (g *group) welcome(ctx context.Context) error {
+	var intents []store.Intent
+	err := g.client.db.View(func(tx *store.Tx) (err error) {
+		intents, err = tx.Intents(g.id, maxBatchMessages)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, i := range intents {
+		if i.State != stateCommitted {
+			continue
+		}
+		var request mlsapi.SendWelcomeMessagesRequest
+		if err := proto.Unmarshal(i.After, &request); err != nil {
+			return fmt.Errorf("stored welcomes: %w", err)
+		}
+		for messages := range slices.Chunk(request.Messages, maxWelcomes) {
+			if _, err := g.client.node.MLS.SendWelcomeMessages(ctx, &mlsapi.SendWelcomeMessagesRequest{Messages: messages}); err != nil {
+				return fmt.Errorf("sending welcomes: %w", err)
+			}
+		}
+		if err := g.client.db.Update(func(tx *store.Tx) error { return tx.DeleteIntent(i.Row) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sleep waits, unless ctx ends first.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,423 @@
+package xmtp
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/go-xmtp/go-xmtp/content"
+	"github.com/go-xmtp/go-xmtp/mls"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
+	"github.com/go-xmtp/go-xmtp/protocol"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// pageSize is how many messages a node returns at once. Fewer are the last page.
+const pageSize = 100
+
+// ErrNodeOrder is returned if a node breaks the order of a log. Nothing of what
+// it sent was applied.
+var ErrNodeOrder = errors.New("the node breaks the order of the log")
+
+// receive reads and applies what is new in the group's log. The caller holds
+// the lock.
+func (g *group) receive(ctx context.Context) error {
+	for {
+		row, err := g.row()
+		if err != nil {
+			return err
+		}
+		if row.Problem != "" {
+			g.caughtUp = true
+			return nil
+		}
+		if err := usable(row); err != nil {
+			return err // paused: what comes can't be judged by this version
+		}
+		response, err := g.client.node.MLS.QueryGroupMessages(ctx, &mlsapi.QueryGroupMessagesRequest{
+			GroupId: g.id,
+			PagingInfo: &mlsapi.PagingInfo{
+				Direction: mlsapi.SortDirection_SORT_DIRECTION_ASCENDING,
+				Limit:     pageSize,
+				IdCursor:  row.Cursor,
+			},
+		})
+		if err != nil {
+			return fmt.Errorf("reading conversation %s: %w", g, err)
+		}
+		messages := make([]*mlsapi.GroupMessage_V1, 0, len(response.Messages))
+		for _, m := range response.Messages {
+			if v1 := m.GetV1(); v1 != nil {
+				messages = append(messages, v1)
+			}
+		}
+		if err := g.apply(ctx, messages); err != nil {
+			return err
+		}
+		more := len(response.Messages) >= pageSize || (response.PagingInfo.GetIdCursor() != 0 && len(response.Messages) > 0)
+		if !more {
+			g.caughtUp = true
+			return nil
+		}
+	}
+}
+
+// apply applies messages of the log, which follow each other and what was
+// applied before. Application messages share a transaction, so that a backlog
+// is fast; a commit has one of its own, after it was judged with the network.
+func (g *group) apply(ctx context.Context, messages []*mlsapi.GroupMessage_V1) error {
+	row, err := g.row()
+	if err != nil {
+		return err
+	}
+	cursor := row.Cursor
+	for i, m := range messages {
+		if m.Id <= cursor || (i > 0 && m.Id <= messages[i-1].Id) {
+			return fmt.Errorf("%w: message %d after %d", ErrNodeOrder, m.Id, cursor)
+		}
+		cursor = m.Id
+	}
+	for len(messages) > 0 {
+		n := 0
+		for n < len(messages) && isApplication(messages[n]) {
+			n++
+		}
+		if n > 0 {
+			err = g.applyApplications(messages[:n])
+		} else {
+			n = 1
+			err = g.applyHandshake(ctx, messages[0])
+		}
+		if err != nil {
+			return err
+		}
+		messages = messages[n:]
+	}
+	return nil
+}
+
+func isApplication(m *mlsapi.GroupMessage_V1) bool {
+	header, _, err := mls.ParseHeader(m.Data)
+	// What can't be read is skipped with the same ease.
+	return err != nil || header.ContentType == mls.ContentTypeApplication
+}
+
+// applyApplications applies messages without commits.
+func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
+	rolledBack := false
+	err := g.update(func(tx *store.Tx) error {
+		for _, m := range messages {
+			err := g.applyApplication(tx, m)
+			if errors.Is(err, mls.ErrStateRolledBack) {
+				rolledBack = true
+				return g.markProblem(tx, problemRolledBack)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	g.client.news.publish()
+	if rolledBack {
+		return ErrStateRolledBack
+	}
+	return nil
+}
+
+// applyApplication applies one message; a bad one is noted and skipped. The
+// error is the database's, or [mls.ErrStateRolledBack].
+func (g *group) applyApplication(tx *store.Tx, m *mlsapi.GroupMessage_V1) error {
+	if own, err := g.applyOwn(tx, m); own || err != nil {
+		return err
+	}
+	var reason error
+	err := tx.Savepoint(func() error {
+		var err error
+		reason, err = g.applyForeign(tx, m)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if reason != nil {
+		if errors.Is(reason, mls.ErrStateRolledBack) {
+			return reason
+		}
+		if err := g.skip(tx, m.Id, reason); err != nil {
+			return err
+		}
+	}
+	return tx.SetCursor(g.id, m.Id)
+}
+
+// applyOwn recognises a message that stands in the outbox.
+func (g *group) applyOwn(tx *store.Tx, m *mlsapi.GroupMessage_V1) (own bool, err error) {
+	hash := sha256.Sum256(m.Data)
+	intent, found, err := tx.IntentByHash(g.id, hash[:])
+	if err != nil || !found || intent.Kind != intentMessage {
+		return false, err
+	}
+	state, err := g.state()
+	if err != nil {
+		return true, err
+	}
+	if intent.Epoch+pastEpochs <= state.Epoch() {
+		// It came so late that members may have lost the key: once more, then.
+		intent = requeued(intent)
+		return true, errors.Join(tx.SetIntent(intent), tx.SetCursor(g.id, m.Id))
+	}
+	return true, errors.Join(
+		tx.MarkPublished(g.id, intent.Message, m.Id, int64(m.CreatedNs)),
+		tx.DeleteIntent(intent.Row),
+		tx.SetCursor(g.id, m.Id),
+	)
+}
+
+// pastEpochs is for how many epochs members keep keys.
+const pastEpochs = 3
+
+func requeued(i store.Intent) store.Intent {
+	i.State, i.Payload, i.HMAC, i.Hash, i.After, i.Epoch = stateQueued, nil, nil, nil, nil, 0
+	i.Attempts++
+	return i
+}
+
+// applyForeign decrypts and stores a message of somebody else. A reason means
+// that it can't be used; then nothing was changed.
+func (g *group) applyForeign(tx *store.Tx, m *mlsapi.GroupMessage_V1) (reason, err error) {
+	state, err := g.state()
+	if err != nil {
+		return nil, err
+	}
+	pending, reason := state.Process(m.Data)
+	if reason != nil {
+		return reason, nil
+	}
+	defer pending.Discard()
+	message, ok := pending.Result().(*mls.ApplicationMessage)
+	if !ok {
+		// Our own, from before: there is nothing left to do.
+		return nil, nil
+	}
+	sender, reason := protocol.SenderOf(state, message)
+	if reason != nil {
+		return reason, nil
+	}
+	envelope, reason := protocol.ParseEnvelope(message.Data)
+	if reason != nil {
+		return reason, nil
+	}
+	id := envelope.MessageID(g.id)
+	_, err = tx.AddMessage(store.Message{
+		ID:           id[:],
+		Group:        g.id,
+		Number:       m.Id,
+		Sent:         int64(m.CreatedNs),
+		Sender:       sender.InboxID,
+		Installation: sender.Installation.Bytes(),
+		Kind:         store.KindApplication,
+		Delivery:     store.Published,
+		ContentType:  contentType(envelope.Content),
+		Content:      envelope.Content,
+	})
+	if err := errors.Join(err, saveState(tx, g.id, pending.Changes())); err != nil {
+		return nil, err
+	}
+	pending.Done()
+	return nil, nil
+}
+
+// contentType returns the type of encoded content, empty if it can't be told.
+func contentType(b []byte) string {
+	e, err := content.Unmarshal(b)
+	if err != nil {
+		return ""
+	}
+	return e.Type.String()
+}
+
+// applyHandshake applies a commit, of ours or of somebody else. Proposals that
+// stand alone are ignored, as by all clients of the network.
+func (g *group) applyHandshake(ctx context.Context, m *mlsapi.GroupMessage_V1) error {
+	hash := sha256.Sum256(m.Data)
+	var intent store.Intent
+	var own bool
+	err := g.client.db.View(func(tx *store.Tx) (err error) {
+		intent, own, err = tx.IntentByHash(g.id, hash[:])
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	state, err := g.state()
+	if err != nil {
+		return err
+	}
+	pending, err := state.Process(m.Data)
+	if err != nil {
+		return g.passOver(m, intent, own, err)
+	}
+	defer pending.Discard()
+	staged, ok := pending.Result().(*mls.StagedCommit)
+	if !ok {
+		// A proposal, or a commit of ours from an earlier epoch.
+		pending.Discard()
+		return g.passOver(m, intent, own, nil)
+	}
+	change, err := protocol.CheckCommit(ctx, state, staged, g.client.inboxes)
+	if version := new(protocol.VersionError); errors.As(err, &version) {
+		pending.Discard()
+		return g.pause(version)
+	}
+	if protocol.IsVerdict(err) {
+		pending.Discard()
+		if own {
+			if err := g.dropCommit(); err != nil {
+				return err
+			}
+			own = false
+			if err := g.refuse([]store.Intent{intent}, err); err != nil {
+				return err
+			}
+		}
+		return g.passOver(m, intent, own, err)
+	}
+	if err != nil {
+		return err // not known yet: the commit comes again
+	}
+	err = g.update(func(tx *store.Tx) error {
+		if err := saveState(tx, g.id, pending.Changes()); err != nil {
+			return err
+		}
+		return g.storeChange(tx, m, staged, change, intent, own)
+	})
+	if err != nil {
+		return err
+	}
+	pending.Done()
+	for _, warning := range change.Warnings {
+		g.client.options.logger.Warn("commit with a flaw that all members accept", "conversation", g, "number", m.Id, "flaw", warning)
+	}
+	g.client.news.publish()
+	return nil
+}
+
+// storeChange stores what follows from a commit besides the MLS state.
+func (g *group) storeChange(tx *store.Tx, m *mlsapi.GroupMessage_V1, staged *mls.StagedCommit, change *protocol.Change, intent store.Intent, own bool) error {
+	row, found, err := tx.Group(g.id)
+	if err != nil || !found {
+		return errors.Join(err, ErrNotFound)
+	}
+	row.Cursor = m.Id
+	if staged.SelfRemoved {
+		row.Problem = problemRemoved
+	}
+	if own {
+		row.Rotated = g.client.now()
+		if intent.Kind == intentMembership {
+			row.Checked = row.Rotated
+		}
+	}
+	if err := tx.PutGroup(row); err != nil {
+		return err
+	}
+	if own {
+		if err := g.settleCommit(tx, intent, m.Id); err != nil {
+			return err
+		}
+	}
+	if envelope, ok := change.Transcript(nil, m.CreatedNs); ok {
+		id := envelope.MessageID(g.id)
+		_, err := tx.AddMessage(store.Message{
+			ID:           id[:],
+			Group:        g.id,
+			Number:       m.Id,
+			Sent:         int64(m.CreatedNs),
+			Sender:       change.Actor.InboxID,
+			Installation: change.Actor.Installation.Bytes(),
+			Kind:         store.KindMembershipChange,
+			Delivery:     store.Published,
+			ContentType:  contentType(envelope.Content),
+			Content:      envelope.Content,
+		})
+		return err
+	}
+	return nil
+}
+
+// settleCommit notes that our commit is in the log. Its welcomes are wrapped now,
+// so that they are the same however often they have to be sent.
+func (g *group) settleCommit(tx *store.Tx, intent store.Intent, number uint64) error {
+	if len(intent.After) == 0 {
+		return tx.DeleteIntent(intent.Row)
+	}
+	var v invitation
+	if err := json.Unmarshal(intent.After, &v); err != nil {
+		return fmt.Errorf("stored invitation: %w", err)
+	}
+	welcomes, err := v.welcomes(number)
+	if err != nil {
+		return err
+	}
+	intent.State, intent.After, intent.Hash = stateCommitted, welcomes, nil
+	return tx.SetIntent(intent)
+}
+
+// passOver moves on without applying a handshake message. If it was ours, it
+// came too late and is made again. The reason may be nil.
+func (g *group) passOver(m *mlsapi.GroupMessage_V1, intent store.Intent, own bool, reason error) error {
+	rolledBack := errors.Is(reason, mls.ErrStateRolledBack)
+	err := g.update(func(tx *store.Tx) error {
+		if rolledBack {
+			return g.markProblem(tx, problemRolledBack)
+		}
+		if own {
+			if err := tx.SetIntent(requeued(intent)); err != nil {
+				return err
+			}
+		} else if reason != nil {
+			if err := g.skip(tx, m.Id, reason); err != nil {
+				return err
+			}
+		}
+		return tx.SetCursor(g.id, m.Id)
+	})
+	if err == nil && rolledBack {
+		return ErrStateRolledBack
+	}
+	return err
+}
+
+// skip notes why a message could not be used.
+func (g *group) skip(tx *store.Tx, number uint64, reason error) error {
+	g.client.options.logger.Info("message skipped", "conversation", g, "number", number, "reason", reason)
+	return tx.Skip(g.id, number, reason.Error(), g.client.now())
+}
+
+// pause waits, with the commit, for a version of this package that the group accepts.
+func (g *group) pause(version *protocol.VersionError) error {
+	err := g.update(func(tx *store.Tx) error {
+		row, _, err := tx.Group(g.id)
+		if err != nil {
+			return err
+		}
+		row.Paused = version.Required
+		return tx.PutGroup(row)
+	})
+	return errors.Join(err, fmt.Errorf("%w: %s", ErrPaused, version.Required))
+}
+
+func (g *group) markProblem(tx *store.Tx, problem string) error {
+	row, found, err := tx.Group(g.id)
+	if err != nil || !found {
+		return err
+	}
+	row.Problem = problem
+	return tx.PutGroup(row)
+}

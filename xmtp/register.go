@@ -1,0 +1,167 @@
+package xmtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-xmtp/go-xmtp/identity"
+	"github.com/go-xmtp/go-xmtp/proto/gen/associations"
+	"github.com/go-xmtp/go-xmtp/proto/gen/identityapi"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// register makes sure that the inbox exists and lists this installation. It can
+// be cut short at any point: the next time it looks what has come of it.
+func (c *Client) register(ctx context.Context, wallet Signer) error {
+	registered, err := c.registered()
+	if err != nil || registered {
+		return err
+	}
+	owner, err := identity.ParseAddress(c.address)
+	if err != nil {
+		return fmt.Errorf("xmtp: %w", err)
+	}
+	inboxID, exists, err := c.findOrDerive(ctx, owner)
+	if err != nil {
+		return fmt.Errorf("xmtp: registering: %w", err)
+	}
+	if c.inboxID != "" && c.inboxID != inboxID {
+		return fmt.Errorf("xmtp: registering: the wallet has come to belong to inbox %s, this database is of %s", inboxID, c.inboxID)
+	}
+	err = c.db.Update(func(tx *store.Tx) error { return tx.SetMeta(metaInbox, []byte(inboxID)) })
+	if err != nil {
+		return fmt.Errorf("xmtp: registering: %w", err)
+	}
+	c.inboxID = inboxID
+	if err := c.join(ctx, wallet, owner, exists); err != nil {
+		return fmt.Errorf("xmtp: registering: %w", err)
+	}
+	err = c.db.Update(func(tx *store.Tx) error { return tx.SetNumber(numberRegistered, 1) })
+	if err != nil {
+		return fmt.Errorf("xmtp: registering: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) registered() (registered bool, err error) {
+	err = c.db.View(func(tx *store.Tx) error {
+		n, err := tx.Number(numberRegistered)
+		registered = n == 1
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("xmtp: %w", err)
+	}
+	return registered, nil
+}
+
+// findOrDerive returns the inbox that the wallet belongs to, or the one that it
+// will create.
+func (c *Client) findOrDerive(ctx context.Context, owner identity.Identifier) (inboxID string, exists bool, err error) {
+	found, err := c.lookUp(ctx, owner)
+	if err != nil {
+		return "", false, err
+	}
+	if id := found[owner]; id != "" {
+		return id, true, nil
+	}
+	inboxID, err = identity.DeriveInboxID(owner, c.options.nonce)
+	return inboxID, false, err
+}
+
+// lookUp asks which inboxes identifiers belong to; those of nobody are left out.
+func (c *Client) lookUp(ctx context.Context, ids ...identity.Identifier) (map[identity.Identifier]string, error) {
+	request := &identityapi.GetInboxIdsRequest{}
+	for _, id := range ids {
+		kind := associations.IdentifierKind_IDENTIFIER_KIND_ETHEREUM
+		if id.Kind() == identity.KindPasskey {
+			kind = associations.IdentifierKind_IDENTIFIER_KIND_PASSKEY
+		}
+		request.Requests = append(request.Requests, &identityapi.GetInboxIdsRequest_Request{Identifier: id.String(), IdentifierKind: kind})
+	}
+	response, err := c.node.Identity.GetInboxIds(ctx, request)
+	if err != nil {
+		return nil, fmt.Errorf("looking up inboxes: %w", err)
+	}
+	if len(response.Responses) != len(ids) {
+		return nil, fmt.Errorf("the node answered %d times about %d identifiers", len(response.Responses), len(ids))
+	}
+	found := make(map[identity.Identifier]string, len(ids))
+	for i, answer := range response.Responses {
+		if answer.InboxId == nil {
+			continue
+		}
+		if err := identity.CheckInboxID(answer.GetInboxId()); err != nil {
+			return nil, fmt.Errorf("the node answered about %s: %w", ids[i], err)
+		}
+		found[ids[i]] = answer.GetInboxId()
+	}
+	return found, nil
+}
+
+// join adds the installation to the inbox, and creates that if it doesn't exist.
+func (c *Client) join(ctx context.Context, wallet Signer, owner identity.Identifier, exists bool) error {
+	if err := c.inboxes.refresh(ctx, c.inboxID); err != nil {
+		return err
+	}
+	log, err := c.inboxes.known(c.inboxID)
+	if err != nil {
+		return err
+	}
+	state, _ := log.latest()
+	if state == nil && exists {
+		return fmt.Errorf("the node knows inbox %s but none of its updates", c.inboxID)
+	}
+	var actions []identity.Action
+	if state == nil {
+		actions = append(actions, identity.CreateInbox(owner, c.options.nonce))
+	} else {
+		if _, ok := state.Member(c.installation); ok {
+			return nil // published by an earlier attempt
+		}
+		if err := state.CheckInstallationLimit(); err != nil {
+			return fmt.Errorf("%w: %w", ErrTooManyInstallations, err)
+		}
+	}
+	actions = append(actions, identity.AddMember(owner, c.installation))
+	request, err := identity.NewSignatureRequest(c.inboxID, c.options.now(), actions...)
+	if err != nil {
+		return err
+	}
+	if err := request.AddSignature(ctx, identity.SignInstallation(c.key, request.Text()), c.node); err != nil {
+		return err
+	}
+	signature, err := wallet.SignText(ctx, request.Text())
+	if err != nil {
+		return fmt.Errorf("the wallet did not sign: %w", err)
+	}
+	if err := request.AddSignature(ctx, identity.EOASignature(signature), c.node); err != nil {
+		return fmt.Errorf("the wallet's signature: %w", err)
+	}
+	update, err := request.Update()
+	if err != nil {
+		return err
+	}
+	// Who finds the installation in the inbox must find its key package, too.
+	if err := c.rotateKeyPackage(ctx); err != nil {
+		return err
+	}
+	_, err = c.node.Identity.PublishIdentityUpdate(ctx, &identityapi.PublishIdentityUpdateRequest{IdentityUpdate: update})
+	published := err
+	if err := c.inboxes.refresh(ctx, c.inboxID); err != nil {
+		return errors.Join(published, err)
+	}
+	if log, err = c.inboxes.known(c.inboxID); err != nil {
+		return err
+	}
+	if state, _ := log.latest(); state != nil {
+		if _, ok := state.Member(c.installation); ok {
+			return nil // whatever the answer was
+		}
+	}
+	if published != nil {
+		return fmt.Errorf("publishing the identity update: %w", published)
+	}
+	return fmt.Errorf("the node took the identity update but does not show it")
+}

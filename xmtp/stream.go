@@ -1,0 +1,358 @@
+package xmtp
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	mathrand "math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
+	"github.com/go-xmtp/go-xmtp/protocol"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+func newGroupID() []byte {
+	id := make([]byte, protocol.GroupIDSize)
+	rand.Read(id)
+	return id
+}
+
+// notifier tells who waits that there is something new in the database.
+type notifier struct {
+	mu   sync.Mutex
+	next chan struct{} // closed and replaced by publish
+}
+
+func (n *notifier) init() { n.next = make(chan struct{}) }
+
+// wait returns a channel that is closed by the next publish.
+func (n *notifier) wait() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.next
+}
+
+func (n *notifier) publish() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.next)
+	n.next = make(chan struct{})
+}
+
+// StreamAllMessages yields every message that arrives after the call, of all
+// conversations and those that are still to come, until ctx ends or the loop is
+// left: what others send, what this installation has published, and changes of
+// members. What came while the client was closed arrives now, and so is yielded,
+// too. Within a conversation the order is that of its log.
+//
+// Each stored message is yielded once. The connection is taken up again, from
+// where it was, as often as it is lost, without a word. The error, with which the
+// iteration ends, is ctx's, [ErrClosed], or the database's.
+func (c *Client) StreamAllMessages(ctx context.Context) iter.Seq2[*Message, error] {
+	return func(yield func(*Message, error) bool) {
+		position, err := c.lastRow()
+		if err != nil {
+			yield(nil, fmt.Errorf("xmtp: stream: %w", err))
+			return
+		}
+		defer c.live.use()()
+		for {
+			news := c.news.wait()
+			rows, err := c.messagesFrom(position)
+			if err != nil {
+				yield(nil, fmt.Errorf("xmtp: stream: %w", err))
+				return
+			}
+			for _, row := range rows {
+				position = row.Row
+				if !yield(newMessage(row), nil) {
+					return
+				}
+			}
+			if len(rows) > 0 {
+				continue
+			}
+			select {
+			case <-news:
+			case <-ctx.Done():
+				yield(nil, ctx.Err())
+				return
+			case <-c.closing.Done():
+				yield(nil, fmt.Errorf("xmtp: stream: %w", ErrClosed))
+				return
+			}
+		}
+	}
+}
+
+func (c *Client) lastRow() (row int64, err error) {
+	err = c.db.View(func(tx *store.Tx) error {
+		row, err = tx.LastRow()
+		return err
+	})
+	return row, err
+}
+
+func (c *Client) messagesFrom(row int64) (rows []store.Message, err error) {
+	err = c.db.View(func(tx *store.Tx) error {
+		rows, err = tx.MessagesFrom(row, pageSize)
+		return err
+	})
+	return rows, err
+}
+
+// liveStreams keeps streams of the node open while anybody uses them.
+type liveStreams struct {
+	client *Client
+
+	mu    sync.Mutex
+	users int
+	stop  context.CancelFunc
+	// more holds a token when a group was added that is not streamed yet.
+	more chan struct{}
+}
+
+func (l *liveStreams) init(c *Client) {
+	l.client, l.more = c, make(chan struct{}, 1)
+}
+
+// use opens the streams if they are not, and returns what ends their use.
+func (l *liveStreams) use() (done func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.users++
+	if l.users == 1 && l.client.closing.Err() == nil {
+		ctx, stop := context.WithCancel(l.client.closing)
+		l.stop = stop
+		l.client.workers.Go(func() { l.run(ctx) })
+	}
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.users--
+		if l.users == 0 && l.stop != nil {
+			l.stop()
+			l.stop = nil
+		}
+	})
+}
+
+// changed says that there is a group that may not be streamed yet.
+func (l *liveStreams) changed() {
+	select {
+	case l.more <- struct{}{}:
+	default:
+	}
+}
+
+// How long to wait before a lost stream is opened again: more each time, and
+// some less by chance, so that not all clients of a node come back at once.
+const (
+	reconnectMin = 100 * time.Millisecond
+	reconnectMax = 30 * time.Second
+)
+
+// run keeps the streams open until ctx ends.
+func (l *liveStreams) run(ctx context.Context) {
+	delay := reconnectMin
+	for ctx.Err() == nil {
+		opened := l.client.options.now()
+		err := l.once(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errMoreGroups) || l.client.options.now().Sub(opened) > time.Minute {
+			delay = reconnectMin
+		}
+		if errors.Is(err, errMoreGroups) {
+			continue
+		}
+		l.client.options.logger.Info("stream lost", "error", err, "again in", delay)
+		if sleep(ctx, delay/2+mathrand.N(delay/2+1)) != nil {
+			return
+		}
+		delay = min(2*delay, reconnectMax)
+	}
+}
+
+// errMoreGroups ends a round because there are groups that it doesn't stream.
+var errMoreGroups = errors.New("there are more groups to stream")
+
+// once opens both streams and applies what they bring until one ends.
+func (l *liveStreams) once(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c := l.client
+	select {
+	case <-l.more: // all groups that are there now are part of this round
+	default:
+	}
+	var rows []store.Group
+	var cursor int64
+	err := c.db.View(func(tx *store.Tx) (err error) {
+		if cursor, err = tx.Number(numberWelcome); err != nil {
+			return err
+		}
+		rows, err = tx.Groups()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	request := &mlsapi.SubscribeGroupMessagesRequest{}
+	for _, row := range rows {
+		if row.Problem != "" {
+			continue
+		}
+		request.Filters = append(request.Filters, &mlsapi.SubscribeGroupMessagesRequest_Filter{GroupId: row.ID, IdCursor: row.Cursor})
+		g := c.groups.get(row.ID)
+		if err := g.acquire(ctx); err != nil {
+			return err
+		}
+		g.streamed = row.Cursor
+		g.release()
+	}
+	groups, err := c.node.MLS.SubscribeGroupMessages(ctx, request)
+	if err != nil {
+		return err
+	}
+	welcomes, err := c.node.MLS.SubscribeWelcomeMessages(ctx, &mlsapi.SubscribeWelcomeMessagesRequest{
+		Filters: []*mlsapi.SubscribeWelcomeMessagesRequest_Filter{{InstallationKey: c.installation.Bytes(), IdCursor: uint64(cursor)}},
+	})
+	if err != nil {
+		return err
+	}
+	// What waits in the outbox may have waited for the connection.
+	if err := c.sync(ctx); err != nil {
+		c.options.logger.Info("syncing before streaming", "error", err)
+	}
+	messages := make(chan *mlsapi.GroupMessage_V1, 2*pageSize)
+	welcomed := make(chan struct{}, 1)
+	ended := make(chan error, 2)
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer cancel()
+	readers.Go(func() {
+		for {
+			m, err := groups.Recv()
+			if err != nil {
+				ended <- err
+				return
+			}
+			if v1 := m.GetV1(); v1 != nil {
+				select {
+				case messages <- v1:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	})
+	readers.Go(func() {
+		for {
+			if _, err := welcomes.Recv(); err != nil {
+				ended <- err
+				return
+			}
+			select {
+			case welcomed <- struct{}{}:
+			default: // a token is there already
+			}
+		}
+	})
+	for {
+		select {
+		case m := <-messages:
+			if err := c.applyStreamed(ctx, drain(messages, m)); err != nil {
+				return err
+			}
+		case <-welcomed:
+			joined, err := c.syncWelcomes(ctx)
+			if err != nil && status.Code(err) != codes.Unknown {
+				return err
+			}
+			if len(joined) > 0 {
+				c.news.publish()
+				return errMoreGroups
+			}
+		case <-l.more:
+			return errMoreGroups
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// drain takes what is there after the first message, up to a page.
+func drain(messages <-chan *mlsapi.GroupMessage_V1, first *mlsapi.GroupMessage_V1) []*mlsapi.GroupMessage_V1 {
+	list := []*mlsapi.GroupMessage_V1{first}
+	for len(list) < pageSize {
+		select {
+		case m := <-messages:
+			list = append(list, m)
+		default:
+			return list
+		}
+	}
+	return list
+}
+
+// applyStreamed applies what a stream has brought, group by group.
+func (c *Client) applyStreamed(ctx context.Context, messages []*mlsapi.GroupMessage_V1) error {
+	var order []string
+	byGroup := map[string][]*mlsapi.GroupMessage_V1{}
+	for _, m := range messages {
+		id := string(m.GroupId)
+		if byGroup[id] == nil {
+			order = append(order, id)
+		}
+		byGroup[id] = append(byGroup[id], m)
+	}
+	for _, id := range order {
+		err := c.groups.get([]byte(id)).applyStreamed(ctx, byGroup[id])
+		if errors.Is(err, ErrPaused) || errors.Is(err, ErrStateRolledBack) || errors.Is(err, ErrNotFound) {
+			c.options.logger.Warn("conversation not followed", "reason", err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyStreamed applies messages of a stream. They follow each other without a
+// gap; so if everything before the first one was applied, they can be. Else the
+// log is read.
+func (g *group) applyStreamed(ctx context.Context, messages []*mlsapi.GroupMessage_V1) error {
+	if err := g.acquire(ctx); err != nil {
+		return err
+	}
+	defer g.release()
+	row, err := g.row()
+	if err != nil || row.Problem != "" {
+		return err
+	}
+	if err := usable(row); err != nil {
+		return err
+	}
+	gapless := row.Cursor >= g.streamed
+	g.streamed = messages[len(messages)-1].Id
+	for len(messages) > 0 && messages[0].Id <= row.Cursor {
+		messages = messages[1:]
+	}
+	if len(messages) == 0 {
+		return nil
+	}
+	if !gapless {
+		return g.receive(ctx)
+	}
+	return g.apply(ctx, messages)
+}
