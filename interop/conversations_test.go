@@ -37,7 +37,7 @@ func contains(t *testing.T, what string, got []string, want ...string) {
 // eventually repeats what the SDK does in its own time, such as its background work.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(45 * time.Second)
+	deadline := time.Now().Add(90 * time.Second)
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {

@@ -3,6 +3,7 @@ package interop
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -30,6 +31,12 @@ var summary struct {
 }
 
 func TestMain(m *testing.M) {
+	// Scenarios mostly wait, for clients that wait: more of them than cores run at a time,
+	// unless the command line says how many.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
 	code := m.Run()
 	summary.Lock()
 	defer summary.Unlock()
@@ -107,6 +114,7 @@ type world struct {
 // scenario runs a test with clients of each SDK on a node in memory.
 func scenario(t *testing.T, name string, sdks []official.SDK, run func(t *testing.T, w *world)) {
 	t.Helper()
+	t.Parallel()
 	for _, sdk := range sdks {
 		t.Run(string(sdk), func(t *testing.T) {
 			t.Parallel()
@@ -121,6 +129,7 @@ func scenario(t *testing.T, name string, sdks []official.SDK, run func(t *testin
 // own, with its data on disk, and can be stopped and started.
 func scenarioOnDisk(t *testing.T, name string, sdks []official.SDK, run func(t *testing.T, w *world, n *nodeProcess)) {
 	t.Helper()
+	t.Parallel()
 	for _, sdk := range sdks {
 		t.Run(string(sdk), func(t *testing.T) {
 			t.Parallel()
