@@ -6,6 +6,7 @@ import (
 	"github.com/go-xmtp/go-xmtp/mls/internal/schedule"
 	"github.com/go-xmtp/go-xmtp/mls/internal/secrettree"
 	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
+	"github.com/go-xmtp/go-xmtp/mls/internal/treemath"
 )
 
 // epoch is the state of a group in one epoch as a member has it. All but messages
@@ -89,6 +90,7 @@ type pastEpoch struct {
 	number     uint64
 	context    []byte // encoded GroupContext
 	own        LeafIndex
+	size       treemath.LeafCount
 	senderData suite.Secret
 	resumption suite.Secret
 	messages   *secrettree.Tree

@@ -7,6 +7,10 @@ import (
 	"maps"
 	"slices"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
 
 // store keeps the records of one group as an application would.
@@ -43,7 +47,54 @@ func done[T any](m *member, p *Pending[T], err error) T {
 		m.t.Fatalf("%s: %v", m.name(), err)
 	}
 	m.store.apply(p.Changes())
-	return p.Done()
+	result := p.Done()
+	if m.group != nil {
+		m.check()
+	}
+	return result
+}
+
+// check checks that the store has all of the group's state and nothing else.
+func (m *member) check() {
+	m.t.Helper()
+	whole := store{}
+	whole.apply(m.group.dump())
+	same := maps.EqualFunc(m.store, whole, func(a, b Record) bool { return bytes.Equal(a.Value, b.Value) })
+	if !same {
+		m.t.Fatalf("%s: the changes do not add up to the state (-stored +state):\n%s", m.name(), cmp.Diff(m.store, whole))
+	}
+}
+
+// dump is the whole state of a group.
+func (g *Group) dump() []Record {
+	e := g.current
+	records := []Record{g.epochRecord(e, g.inactive), contextRecord(e)}
+	t := e.tree
+	if g.parked != nil {
+		t = readRatchetTree(wire.NewReader(wire.AppendOpaque(nil, g.parked.bytes)), e.suite)
+	}
+	for x := range t.width() {
+		if raw := t.node(x); raw != nil {
+			records = append(records, nodeRecord(x, raw))
+		}
+	}
+	records = appendTreeRecords(records, e)
+	for _, p := range g.past {
+		records = append(records, p.record(), Record{kindContext, epochKey(p.number), append(recordValue(), p.context...)})
+		for _, r := range p.messages.Records() {
+			records = append(records, keyRecord(p.number, r))
+		}
+	}
+	for i, p := range g.proposals {
+		records = append(records, p.record(i))
+	}
+	for public, private := range g.updates {
+		records = append(records, updateRecord([]byte(public), private))
+	}
+	if g.ownCommit != nil {
+		records = append(records, g.ownCommitRecord(g.ownCommit))
+	}
+	return records
 }
 
 // reload replaces the group by what the store has of it.
@@ -112,16 +163,19 @@ func newMemberOf(t testing.TB, id CipherSuite, name string, config Config) *memb
 // create makes the group of one member.
 func (m *member) create(extensions ...Extension) {
 	m.t.Helper()
+	m.group = nil
 	p, err := New([]byte("group"), m.client, extensions, m.config)
 	m.group = done(m, p, err)
+	m.check()
 }
 
 // join lets a member in by a Welcome.
 func (m *member) join(out *OutgoingCommit, kp *PrivateKeyPackage) {
 	m.t.Helper()
-	m.store = store{}
+	m.group, m.store = nil, store{}
 	p, err := Join(out.Welcome, kp, m.client.Signer, out.RatchetTree, m.config)
 	m.group = done(m, p, err).Group
+	m.check()
 }
 
 // newTeam makes a group of n members by one commit of the first.

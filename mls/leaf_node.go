@@ -42,14 +42,6 @@ type Capabilities struct {
 	Credentials  []CredentialType
 }
 
-func (c Capabilities) append(b []byte) []byte {
-	b = wire.AppendUint16s(b, c.Versions)
-	b = wire.AppendUint16s(b, c.CipherSuites)
-	b = wire.AppendUint16s(b, c.Extensions)
-	b = wire.AppendUint16s(b, c.Proposals)
-	return wire.AppendUint16s(b, c.Credentials)
-}
-
 // LeafNode is one member's node of the ratchet tree (§7.2). It is immutable, and
 // the slices that its methods return belong to the caller.
 type LeafNode struct {

@@ -221,7 +221,7 @@ func (l *loader) loadPast(g *Group) error {
 		}
 		p.context = c.raw
 		p.own = LeafIndex(f.takeUint(fieldOwn))
-		size := treemath.LeafCount(f.takeUint(fieldTreeSize))
+		p.size = treemath.LeafCount(f.takeUint(fieldTreeSize))
 		p.senderData = bytes.Clone(f.take(fieldSenderData))
 		p.resumption = bytes.Clone(f.take(fieldResumption))
 		p.ownCommit = bytes.Clone(f.take(fieldHash))
@@ -239,11 +239,11 @@ func (l *loader) loadPast(g *Group) error {
 		if err := f.done(); err != nil {
 			return fmt.Errorf("past epoch %d: %w", p.number, err)
 		}
-		if !size.Valid() || size > maxTreeLeaves || len(p.senderData) != g.current.suite.HashSize() {
+		if !p.size.Valid() || p.size > maxTreeLeaves || len(p.senderData) != g.current.suite.HashSize() {
 			return fmt.Errorf("past epoch %d", p.number)
 		}
 		var err error
-		if p.messages, err = secrettree.Load(g.current.suite, size, l.config.ratchetWindow(), l.keys[p.number]); err != nil {
+		if p.messages, err = secrettree.Load(g.current.suite, p.size, l.config.ratchetWindow(), l.keys[p.number]); err != nil {
 			return err
 		}
 		g.past = append(g.past, p)

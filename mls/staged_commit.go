@@ -290,7 +290,7 @@ func (g *Group) merge(tr *transition, use *secrettree.Use) (changes func() []Rec
 func (g *Group) pastEpoch(tr *transition) *pastEpoch {
 	e := g.current
 	p := &pastEpoch{
-		number: e.context.epoch, context: e.context.raw, own: e.own,
+		number: e.context.epoch, context: e.context.raw, own: e.own, size: e.tree.size,
 		senderData: e.secrets.SenderData, resumption: e.secrets.Resumption, messages: e.messages,
 		leaves: make(map[LeafIndex]pastLeaf), ownCommit: tr.hash,
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/go-xmtp/go-xmtp/mls/internal/schedule"
 	"github.com/go-xmtp/go-xmtp/mls/internal/secrettree"
-	"github.com/go-xmtp/go-xmtp/mls/internal/treemath"
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
 
@@ -268,7 +267,7 @@ func (g *Group) mergeRecords(tr *transition, use *secrettree.Use) []Record {
 	keep := g.config.windows().PastEpochs
 	if keep > 0 {
 		p := g.pastEpoch(tr)
-		records = append(records, p.record(e.tree.size))
+		records = append(records, p.record())
 	} else {
 		records = append(records, forget(e.context.epoch, e.messages, use)...)
 	}
@@ -298,9 +297,9 @@ func forget(epoch uint64, messages *secrettree.Tree, use *secrettree.Use) []Reco
 	return records
 }
 
-func (p *pastEpoch) record(size treemath.LeafCount) Record {
+func (p *pastEpoch) record() Record {
 	b := appendUintField(recordValue(), fieldOwn, uint64(p.own))
-	b = appendUintField(b, fieldTreeSize, uint64(size))
+	b = appendUintField(b, fieldTreeSize, uint64(p.size))
 	b = appendField(b, fieldSenderData, p.senderData)
 	b = appendField(b, fieldResumption, p.resumption)
 	b = appendField(b, fieldHash, p.ownCommit)
