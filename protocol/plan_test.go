@@ -1,0 +1,205 @@
+package protocol
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/go-xmtp/go-xmtp/identity"
+	"github.com/go-xmtp/go-xmtp/mls"
+)
+
+// packages are the key packages of everybody, but for some.
+func (r *room) packages(without ...identity.Identifier) map[identity.Identifier]*identity.KeyPackageInfo {
+	out := map[identity.Identifier]*identity.KeyPackageInfo{}
+	for _, p := range []*person{r.alix, r.bo, r.caro, r.dana} {
+		for i, info := range p.infos {
+			if id := p.installation(i); !slices.Contains(without, id) {
+				out[id] = info
+			}
+		}
+	}
+	return out
+}
+
+// plan makes the proposals for a change of membership, and judges them as a commit
+// by alix.
+func (r *room) plan(own identity.Identifier, add, remove []*person, packages map[identity.Identifier]*identity.KeyPackageInfo) ([]mls.Proposal, *Change, error) {
+	r.t.Helper()
+	ids := func(people []*person) (out []string) {
+		for _, p := range people {
+			out = append(out, p.inboxID)
+		}
+		return out
+	}
+	u, err := PlanMembership(r.t.Context(), r.logs, r.before.Membership, ids(add), ids(remove))
+	if err != nil {
+		return nil, nil, err
+	}
+	before, err := r.before.Extensions()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	proposals, err := u.Proposals(before, slices.Values(r.members), own, packages)
+	if err != nil || proposals == nil {
+		return nil, nil, err
+	}
+	c := stagedCommit{before: before, after: before, path: &r.alix.leaves[0], members: slices.Values(r.members),
+		member: func(i mls.LeafIndex) (mls.Member, bool) { return r.members[i], true }}
+	for _, p := range proposals {
+		c.proposals = append(c.proposals, stagedProposal{alixLeaf, true, p})
+		if gce, ok := p.(mls.GroupContextExtensions); ok {
+			c.after = gce.Extensions
+		}
+	}
+	change, err := c.check(r.t.Context(), r.logs)
+	return proposals, change, err
+}
+
+// kinds tells what is proposed, in order.
+func kinds(proposals []mls.Proposal) (out []mls.ProposalType) {
+	for _, p := range proposals {
+		out = append(out, p.ProposalType())
+	}
+	return out
+}
+
+// after is the membership that a plan leads to.
+func planned(t *testing.T, proposals []mls.Proposal) *Membership {
+	t.Helper()
+	for _, p := range proposals {
+		if gce, ok := p.(mls.GroupContextExtensions); ok {
+			m, err := parseMembership(gce.Extensions)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+	}
+	t.Fatal("no new membership")
+	return nil
+}
+
+// TestPlans: what is planned is accepted by those who receive it.
+func TestPlans(t *testing.T) {
+	const add, gce, remove = mls.ProposalAdd, mls.ProposalGroupContextExtensions, mls.ProposalRemove
+	type result struct {
+		proposals []mls.Proposal
+		change    *Change
+	}
+	for _, c := range []struct {
+		name string
+		plan func(*room) ([]mls.Proposal, *Change, error)
+		want []mls.ProposalType
+		ok   func(*room, result) bool
+	}{
+		{"nothing", func(r *room) ([]mls.Proposal, *Change, error) {
+			return r.plan(r.alix.installation(0), nil, nil, r.packages())
+		}, nil, nil},
+		{"those who are in", func(r *room) ([]mls.Proposal, *Change, error) {
+			return r.plan(r.alix.installation(0), []*person{r.bo}, []*person{r.dana}, r.packages())
+		}, nil, nil},
+		{"add", func(r *room) ([]mls.Proposal, *Change, error) {
+			return r.plan(r.alix.installation(0), []*person{r.dana}, nil, r.packages())
+		}, []mls.ProposalType{add, add, gce}, func(r *room, x result) bool {
+			return slices.Equal(x.change.Added, []string{r.dana.inboxID}) && planned(t, x.proposals).Members[r.dana.inboxID] == r.dana.at
+		}},
+		{"add with one installation out of reach", func(r *room) ([]mls.Proposal, *Change, error) {
+			return r.plan(r.alix.installation(0), []*person{r.dana}, nil, r.packages(r.dana.installation(0)))
+		}, []mls.ProposalType{add, gce}, func(r *room, x result) bool {
+			return slices.Equal(planned(t, x.proposals).Failed, []identity.Identifier{r.dana.installation(0)})
+		}},
+		{"add one who failed before", func(r *room) ([]mls.Proposal, *Change, error) {
+			r.before.Membership.Failed = []identity.Identifier{r.dana.installation(0)}
+			return r.plan(r.alix.installation(0), []*person{r.dana}, nil, r.packages())
+		}, []mls.ProposalType{add, add, gce}, func(r *room, x result) bool { return len(planned(t, x.proposals).Failed) == 0 }},
+		{"remove", func(r *room) ([]mls.Proposal, *Change, error) {
+			return r.plan(r.alix.installation(0), nil, []*person{r.bo}, nil)
+		}, []mls.ProposalType{gce, remove}, func(r *room, x result) bool { return slices.Equal(x.change.Removed, []string{r.bo.inboxID}) }},
+		{"remove one of whom an installation failed", func(r *room) ([]mls.Proposal, *Change, error) {
+			r.install(r.bo)
+			r.before.Membership.Members[r.bo.inboxID] = r.bo.at
+			r.before.Membership.Failed = []identity.Identifier{r.bo.installation(1)}
+			return r.plan(r.alix.installation(0), nil, []*person{r.bo}, nil)
+		}, []mls.ProposalType{gce, remove}, nil},
+		{"remove one who is in although the list says failed", func(r *room) ([]mls.Proposal, *Change, error) {
+			r.before.Membership.Failed = []identity.Identifier{r.bo.installation(0)}
+			return r.plan(r.alix.installation(0), nil, []*person{r.bo}, nil)
+		}, []mls.ProposalType{gce, remove}, func(r *room, x result) bool {
+			return len(planned(t, x.proposals).Failed) == 0 && len(x.change.Readded) == 0
+		}},
+		{"add and remove", func(r *room) ([]mls.Proposal, *Change, error) {
+			return r.plan(r.alix.installation(0), []*person{r.dana}, []*person{r.bo, r.caro}, r.packages())
+		}, []mls.ProposalType{add, add, gce, remove, remove}, nil},
+		{"new installation", func(r *room) ([]mls.Proposal, *Change, error) {
+			r.install(r.bo)
+			return r.plan(r.alix.installation(0), nil, nil, r.packages())
+		}, []mls.ProposalType{add, gce}, nil},
+		{"new installation out of reach", func(r *room) ([]mls.Proposal, *Change, error) {
+			r.install(r.bo)
+			return r.plan(r.alix.installation(0), nil, nil, nil)
+		}, []mls.ProposalType{gce}, func(r *room, x result) bool {
+			return slices.Equal(planned(t, x.proposals).Failed, []identity.Identifier{r.bo.installation(1)})
+		}},
+		{"revoked installation", func(r *room) ([]mls.Proposal, *Change, error) {
+			r.revoke(r.alix, 1)
+			return r.plan(r.alix.installation(0), nil, nil, nil)
+		}, []mls.ProposalType{gce, remove}, nil},
+		{"we are revoked", func(r *room) ([]mls.Proposal, *Change, error) {
+			r.revoke(r.alix, 0)
+			return r.plan(r.alix.installation(0), nil, nil, nil)
+		}, nil, nil},
+		{"update that changes no installation", func(r *room) ([]mls.Proposal, *Change, error) {
+			i := r.install(r.bo)
+			r.revoke(r.bo, i)
+			return r.plan(r.alix.installation(0), nil, nil, nil)
+		}, []mls.ProposalType{gce}, func(r *room, x result) bool { return planned(t, x.proposals).Members[r.bo.inboxID] == r.bo.at }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRoom(t)
+			proposals, change, err := c.plan(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, kinds(proposals)); diff != "" {
+				t.Fatal(diff)
+			}
+			if c.ok != nil && !c.ok(r, result{proposals, change}) {
+				t.Errorf("%+v, %+v", proposals, change)
+			}
+		})
+	}
+}
+
+func TestPlanRefuses(t *testing.T) {
+	r := newRoom(t)
+	if _, err := PlanMembership(t.Context(), r.logs, r.before.Membership, []string{alix}, nil); !errors.Is(err, ErrUnknownInbox) {
+		t.Errorf("unknown inbox: %v", err)
+	}
+	if _, _, err := r.plan(r.alix.installation(0), []*person{r.dana}, nil, nil); !errors.Is(err, ErrNobodyReachable) {
+		t.Errorf("nobody reachable: %v", err)
+	}
+	u, err := PlanMembership(t.Context(), r.logs, r.before.Membership, []string{r.dana.inboxID}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	invited := u.Invited()
+	if len(invited) != 2 || invited[0].InboxID != r.dana.inboxID || invited[0].Installation == invited[1].Installation {
+		t.Errorf("invited %v", invited)
+	}
+	bad := errors.New("bad log")
+	if _, err := PlanMembership(t.Context(), failing{states: []InboxState{{Err: bad}}}, &Membership{Members: map[string]uint64{alix: 5}}, nil, nil); !errors.Is(err, bad) {
+		t.Errorf("bad log: %v", err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := PlanMembership(cancelled, r.logs, r.before.Membership, nil, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if _, ok := r.before.Membership.Members[r.dana.inboxID]; ok {
+		t.Error("planning changed the membership")
+	}
+}
