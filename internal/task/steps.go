@@ -119,7 +119,7 @@ func inModule(name, dir string) string {
 func (r *runner) binary() step {
 	return step{"build bin/xmtp", 10 * time.Minute, func(ctx context.Context) (string, error) {
 		target := filepath.Join("bin", "xmtp"+exe)
-		_, err := r.output(ctx, goCommand("build", "-trimpath", "-o", target, "./cmd/xmtp").with("CGO_ENABLED=0"))
+		_, err := r.output(ctx, goCommand("build", "-o", target, "./cmd/xmtp").with("CGO_ENABLED=0"))
 		return target, err
 	}}
 }
