@@ -415,7 +415,10 @@ func (l *log) open(ctx context.Context, c *client, filters ...filter) (stream, e
 	if err != nil {
 		return s, err
 	}
-	_, err = s.Header()
+	header, err := s.Header()
+	if err == nil && header == nil { // it has ended without
+		_, err = s.next()
+	}
 	return s, err
 }
 
