@@ -180,14 +180,29 @@ func (g *Group) receiveProposal(m *authenticatedContent, use *secrettree.Use) (*
 		return nil, fmt.Errorf("proposal of leaf %d: %w", p.sender, err)
 	}
 	event := &ReceivedProposal{p.sender, p.proposal, bytes.Clone(m.content.authenticatedData)}
-	known := slices.ContainsFunc(g.proposals, func(s *storedProposal) bool { return bytes.Equal(s.ref, p.ref) })
-	var changes func() []Record
-	var done func()
-	if !known {
-		changes = func() []Record { return []Record{p.record(len(g.proposals))} }
-		done = func() { g.proposals = append(g.proposals, p) }
-	}
+	changes := func() []Record { return g.proposalRecord(p) }
+	done := func() { g.addProposal(p) }
 	return newPending[Event](g, event, changes, done, nil).consuming(m.content.epoch, use), nil
+}
+
+// findProposal is the place of a proposal among those that wait, -1 if it isn't.
+func (g *Group) findProposal(ref []byte) int {
+	return slices.IndexFunc(g.proposals, func(s *storedProposal) bool { return bytes.Equal(s.ref, ref) })
+}
+
+// addProposal adds a proposal to those that wait, once.
+func (g *Group) addProposal(p *storedProposal) {
+	if g.findProposal(p.ref) < 0 {
+		g.proposals = append(g.proposals, p)
+	}
+}
+
+// proposalRecord is the record that addProposal makes, if it makes one.
+func (g *Group) proposalRecord(p *storedProposal) []Record {
+	if g.findProposal(p.ref) >= 0 {
+		return nil
+	}
+	return []Record{p.record(len(g.proposals))}
 }
 
 // processPrivate takes in a PrivateMessage (§6.3).

@@ -173,14 +173,14 @@ func (g *Group) propose(p Proposal, authenticatedData []byte, update *ownUpdate)
 		if update != nil {
 			records = append(records, updateRecord(update.public, update.private))
 		}
-		return append(records, stored.record(len(g.proposals)))
+		return append(records, g.proposalRecord(stored)...)
 	}
 	done := func() {
 		if update != nil {
 			g.updates[string(update.public)] = update.private
 			g.addSigner(update.signer)
 		}
-		g.proposals = append(g.proposals, stored)
+		g.addProposal(stored)
 	}
 	return newPending(g, message, changes, done, nil).consuming(e.context.epoch, use), nil
 }

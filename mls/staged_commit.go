@@ -94,7 +94,7 @@ func (g *Group) resolve(c *commit, committer LeafIndex) ([]listedProposal, error
 			list[i] = listedProposal{proposal: p.proposal, sender: committer}
 			continue
 		}
-		k := slices.IndexFunc(g.proposals, func(s *storedProposal) bool { return bytes.Equal(s.ref, p.ref) })
+		k := g.findProposal(p.ref)
 		if k < 0 {
 			return nil, fmt.Errorf("%w: %x", ErrUnknownProposal, p.ref)
 		}
