@@ -45,8 +45,8 @@ type Config struct {
 // Windows bounds what is accepted late or out of order (§9.2, §15.3). Wider ones
 // cost forward secrecy.
 type Windows struct {
-	// Backward is how many generations before the newest one of a sender can
-	// still be read.
+	// Backward is how many generations before the one that is expected next of a
+	// sender can still be read.
 	Backward uint32
 
 	// Forward is how many generations of a sender may be skipped at once.
