@@ -35,7 +35,7 @@ type benchMember struct {
 	keyPackage *PrivateKeyPackage
 }
 
-func newBenchMembers(b *testing.B, n int) []benchMember {
+func newBenchMembers(b testing.TB, n int) []benchMember {
 	members := make([]benchMember, n)
 	for i := range members {
 		c := newClient(b, benchSuite, fmt.Sprintf("member %d", i))
@@ -45,7 +45,7 @@ func newBenchMembers(b *testing.B, n int) []benchMember {
 }
 
 // benchDone does what a caller does with a pending result.
-func benchDone[T any](b *testing.B, p *Pending[T], err error) T {
+func benchDone[T any](b testing.TB, p *Pending[T], err error) T {
 	b.Helper()
 	if err != nil {
 		b.Fatal(err)
@@ -54,38 +54,38 @@ func benchDone[T any](b *testing.B, p *Pending[T], err error) T {
 	return p.Done()
 }
 
-func benchNew(b *testing.B, m benchMember) *Group {
+func benchNew(b testing.TB, m benchMember) *Group {
 	p, err := New([]byte("a group of benchmarks"), m.client, nil, Config{})
 	return benchDone(b, p, err)
 }
 
-func benchCommit(b *testing.B, g *Group, opts CommitOptions) *OutgoingCommit {
+func benchCommit(b testing.TB, g *Group, opts CommitOptions) *OutgoingCommit {
 	p, err := g.Commit(opts)
 	return benchDone(b, p, err)
 }
 
-func benchMerge(b *testing.B, g *Group) {
+func benchMerge(b testing.TB, g *Group) {
 	p, err := g.MergeOwnCommit()
 	benchDone(b, p, err)
 }
 
-func benchJoin(b *testing.B, welcome []byte, m benchMember) *Group {
+func benchJoin(b testing.TB, welcome []byte, m benchMember) *Group {
 	p, err := Join(welcome, m.keyPackage, m.client.Signer, nil, Config{})
 	return benchDone(b, p, err).Group
 }
 
-func benchProcess(b *testing.B, g *Group, message []byte) {
+func benchProcess(b testing.TB, g *Group, message []byte) {
 	p, err := g.Process(message)
 	benchDone(b, p, err)
 }
 
-func benchEncrypt(b *testing.B, g *Group, text []byte) []byte {
+func benchEncrypt(b testing.TB, g *Group, text []byte) []byte {
 	p, err := g.Encrypt(text, nil)
 	return benchDone(b, p, err)
 }
 
 // benchAdd proposes members whose key packages nobody has verified yet.
-func benchAdd(b *testing.B, members []benchMember) CommitOptions {
+func benchAdd(b testing.TB, members []benchMember) CommitOptions {
 	var opts CommitOptions
 	for _, m := range members {
 		kp, err := UnmarshalKeyPackage(m.keyPackage.public.raw)
@@ -99,7 +99,7 @@ func benchAdd(b *testing.B, members []benchMember) CommitOptions {
 
 // benchPair is a group of n members that came in by one commit, seen by the
 // one who made it and by another: nobody else has ever committed.
-func benchPair(b *testing.B, members []benchMember) (creator, other *Group, welcome []byte) {
+func benchPair(b testing.TB, members []benchMember) (creator, other *Group, welcome []byte) {
 	creator = benchNew(b, members[0])
 	welcome = benchCommit(b, creator, benchAdd(b, members[1:])).Welcome
 	benchMerge(b, creator)
@@ -378,7 +378,7 @@ func (t *speedTable) messages(a, other *Group, p *primitives) {
 }
 
 // benchMessages makes a batch of messages.
-func benchMessages(b *testing.B, g *Group) [][]byte {
+func benchMessages(b testing.TB, g *Group) [][]byte {
 	text := make([]byte, benchText)
 	messages := make([][]byte, benchBatch)
 	for i := range messages {
@@ -387,7 +387,7 @@ func benchMessages(b *testing.B, g *Group) [][]byte {
 	return messages
 }
 
-func benchReceive(b *testing.B, g *Group, messages [][]byte) {
+func benchReceive(b testing.TB, g *Group, messages [][]byte) {
 	for _, m := range messages {
 		benchProcess(b, g, m)
 	}
@@ -475,6 +475,16 @@ func benchGrowth(b *testing.B, w *tabwriter.Writer, members []benchMember) {
 	fmt.Fprintf(w, "%d\t%v\t%v\t%d B\t%v\t%d B\t%d B\t%v\t%d B\t%v\t%d B\t\n", len(members),
 		short(encrypt/benchBatch), short(decrypt/benchBatch), storedMessage, short(commit), len(message), storedCommit,
 		short(process), storedMerge, short(join), len(welcome))
+}
+
+// What the table of speed says of allocations, records to store included.
+func TestEncryptAllocations(t *testing.T) {
+	g, _, _ := benchPair(t, newBenchMembers(t, 3))
+	text := make([]byte, benchText)
+	benchEncrypt(t, g, text) // the first message opens the ratchet
+	if n := testing.AllocsPerRun(100, func() { benchEncrypt(t, g, text) }); n > 12 {
+		t.Errorf("Encrypt allocates %v times", n)
+	}
 }
 
 // storedBytes is the size of the records that a pending result writes or deletes.

@@ -10,7 +10,7 @@ import (
 // the first error it meets; then calls are left out. It returns when all calls
 // that were begun have ended.
 func parallel(n int, f func(i int) error) error {
-	const worth = 8 // public-key operations a processor
+	const worth = 4 // public-key operations a processor
 	workers := min(runtime.GOMAXPROCS(0), n/worth)
 	if workers < 2 {
 		for i := range n {
