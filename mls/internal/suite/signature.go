@@ -84,10 +84,11 @@ func newSignContent(label string, content [][]byte) *signContent {
 }
 
 // free overwrites the content, which may be of an encrypted message, and gives
-// the buffer back unless it is uncommonly long.
+// the buffer back unless it is uncommonly long: the group context is in there,
+// which can have tens of kilobytes.
 func (p *signContent) free() {
 	clear(*p)
-	if cap(*p) <= 1<<14 {
+	if cap(*p) <= 1<<18 {
 		signContents.Put(p)
 	}
 }
