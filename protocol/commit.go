@@ -34,7 +34,7 @@ type Change struct {
 	PermissionsChanged, InstallationsChanged bool
 
 	// Warnings are what would have been worth refusing.
-	Warnings []error
+	Warnings []Warning
 }
 
 // Actor is the installation that does something, and its inbox.
@@ -91,7 +91,7 @@ func (c *stagedCommit) check(ctx context.Context, d Directory) (*Change, error) 
 	if _, ok := find(c.after, extensionMutableMetadata); !ok {
 		return nil, ErrNoMutableMetadata
 	}
-	mutable, err := parseMutableMetadata(c.after)
+	mutable, err := reparse(c, extensionMutableMetadata, old, parseMutableMetadata)
 	if err != nil {
 		return nil, ErrMutableMetadata.because(err)
 	}
@@ -109,7 +109,7 @@ func (c *stagedCommit) check(ctx context.Context, d Directory) (*Change, error) 
 			}
 		}
 	}
-	newPolicies, err := parsePermissions(c.after)
+	newPolicies, err := reparse(c, extensionPermissions, policies, parsePermissions)
 	if err != nil {
 		return nil, ErrPermissions.because(err)
 	}
@@ -150,17 +150,17 @@ func (c *stagedCommit) checkExtensions() error {
 		if !ok {
 			continue
 		}
-		required := map[mls.ExtensionType]bool{}
+		var required []mls.ExtensionType
 		data, _ := find(gce.Extensions, mls.ExtensionRequiredCapabilities)
 		if types, _, err := readOpaque(data); err == nil {
 			for ; len(types) >= 2; types = types[2:] {
-				required[mls.ExtensionType(binary.BigEndian.Uint16(types))] = true
+				required = append(required, mls.ExtensionType(binary.BigEndian.Uint16(types)))
 			}
 		}
 		if !sameExtension(c.before, gce.Extensions, mls.ExtensionRequiredCapabilities) {
 			for m := range c.members {
 				listed := m.LeafNode.Capabilities().Extensions
-				for t := range required {
+				for _, t := range required {
 					if !isDefaultExtension(t) && !slices.Contains(listed, t) {
 						return ErrExtensionNotSupported.detail("%#04x by leaf %d", uint16(t), m.Index)
 					}
@@ -168,7 +168,7 @@ func (c *stagedCommit) checkExtensions() error {
 			}
 		}
 		for _, e := range gce.Extensions {
-			if !isDefaultExtension(e.Type) && !required[e.Type] {
+			if !isDefaultExtension(e.Type) && !slices.Contains(required, e.Type) {
 				return ErrExtensionNotRequired.detail("%#04x", uint16(e.Type))
 			}
 		}
@@ -179,6 +179,15 @@ func (c *stagedCommit) checkExtensions() error {
 		}
 	}
 	return nil
+}
+
+// reparse reads an extension after the commit, of which old is what it was before.
+// Most commits leave most of them alone.
+func reparse[T any](c *stagedCommit, t mls.ExtensionType, old T, parse func([]mls.Extension) (T, error)) (T, error) {
+	if sameExtension(c.before, c.after, t) {
+		return old, nil
+	}
+	return parse(c.after)
 }
 
 // isDefaultExtension tells the extension types of RFC 9420.
@@ -276,7 +285,7 @@ func (c *stagedCommit) checkMembership(ctx context.Context, d Directory, change 
 	if err != nil {
 		return err
 	}
-	after, err := parseMembership(c.after)
+	after, err := reparse(c, extensionMembership, before, parseMembership)
 	if err != nil {
 		return err
 	}

@@ -317,7 +317,7 @@ func TestCommitRules(t *testing.T) {
 		{"other metadata", as(alixLeaf, func(r *room) {
 			e, _ := (&Metadata{Type: Group, CreatorInboxID: r.bo.inboxID}).extension()
 			set(e.Type, e.Data)(r)
-		}), nil, func(r *room, c *Change) bool { return slices.Equal(c.Warnings, []error{WarnMetadataChanged}) }},
+		}), nil, func(r *room, c *Change) bool { return slices.Equal(c.Warnings, []Warning{WarnMetadataChanged}) }},
 		{"metadata that can't be read later", set(extensionMetadata, []byte{0}), nil, func(r *room, c *Change) bool { return len(c.Warnings) == 1 }},
 
 		// Rule 4: lengths.
@@ -381,7 +381,7 @@ func TestCommitRules(t *testing.T) {
 		{"add by a claim of another inbox", func(r *room) {
 			setMember(r, r.dana)
 			r.add(r.keyPackage(r.bo.inboxID, r.dana.keys[0]))
-		}, nil, func(r *room, c *Change) bool { return slices.Equal(c.Warnings, []error{WarnForeignInstallation}) }},
+		}, nil, func(r *room, c *Change) bool { return slices.Equal(c.Warnings, []Warning{WarnForeignInstallation}) }},
 		{"sequence id to no update, nothing between", func(r *room) { r.after.Membership.Members[r.bo.inboxID] += 3 }, nil, nil},
 		{"sequence id to no update, something between", func(r *room) {
 			r.install(r.bo)

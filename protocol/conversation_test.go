@@ -242,7 +242,7 @@ func (k *talk) membership(from *participant, add, remove []string, packages keyP
 		k.t.Fatal(err)
 	}
 	infos := map[identity.Identifier]*identity.KeyPackageInfo{}
-	for _, a := range u.Invited() {
+	for _, a := range u.Invited(from.id()) {
 		if e, ok := packages[a.Installation]; ok {
 			infos[a.Installation] = e.info
 		}

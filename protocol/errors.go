@@ -104,17 +104,21 @@ var (
 	ErrDM = commitError("MetadataPermissionsError::DmValidation", "invalid DM")
 )
 
-// Warnings about a commit that is applied because the official client applies it.
-var (
+// Warning is what would have been worth refusing about a commit that is applied all
+// the same, because the official client applies it.
+type Warning string
+
+// The warnings.
+const (
 	// WarnMetadataChanged: the immutable metadata (type of conversation, creator,
 	// members of a DM) is not what it was.
-	WarnMetadataChanged = errors.New("protocol: commit changes the immutable metadata")
+	WarnMetadataChanged Warning = "commit changes the immutable metadata"
 
 	// WarnRequirementsChanged: the capabilities that the group requires are not
 	// what they were.
-	WarnRequirementsChanged = errors.New("protocol: commit changes the required capabilities")
+	WarnRequirementsChanged Warning = "commit changes the required capabilities"
 
 	// WarnForeignInstallation: an added installation claims to be of an inbox that
 	// doesn't have it.
-	WarnForeignInstallation = errors.New("protocol: added installation claims another inbox")
+	WarnForeignInstallation Warning = "added installation claims another inbox"
 )

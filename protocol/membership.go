@@ -63,6 +63,9 @@ type membershipDiff struct{ added, removed, updated []string }
 
 func diffMembership(before, after *Membership) membershipDiff {
 	var d membershipDiff
+	if before == after {
+		return d
+	}
 	for inboxID, sequenceID := range after.Members {
 		old, ok := before.Members[inboxID]
 		switch {

@@ -76,11 +76,13 @@ func PlanMembership(ctx context.Context, d Directory, before *Membership, add, r
 }
 
 // Invited lists the installations whose key packages are needed, each with the inbox
-// that it belongs to, sorted.
-func (u *MembershipUpdate) Invited() []Actor {
+// that it belongs to, sorted; own is ours, which needs none.
+func (u *MembershipUpdate) Invited(own identity.Identifier) []Actor {
 	var invited []Actor
 	for _, id := range u.diff.added.sorted() {
-		invited = append(invited, Actor{u.diff.owners[id][0], id})
+		if id != own {
+			invited = append(invited, Actor{u.diff.owners[id][0], id})
+		}
 	}
 	return invited
 }

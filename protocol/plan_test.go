@@ -186,9 +186,9 @@ func TestPlanRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	invited := u.Invited()
-	if len(invited) != 2 || invited[0].InboxID != r.dana.inboxID || invited[0].Installation == invited[1].Installation {
-		t.Errorf("invited %v", invited)
+	invited := u.Invited(r.dana.installation(0))
+	if diff := cmp.Diff([]Actor{{r.dana.inboxID, r.dana.installation(1)}}, invited, compareIdentifiers); diff != "" {
+		t.Error(diff)
 	}
 	bad := errors.New("bad log")
 	if _, err := PlanMembership(t.Context(), failing{states: []InboxState{{Err: bad}}}, &Membership{Members: map[string]uint64{alix: 5}}, nil, nil); !errors.Is(err, bad) {
