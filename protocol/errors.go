@@ -57,7 +57,6 @@ func commitError(code, text string) *CommitError {
 
 // The verdicts on commits, in the order of the checks.
 var (
-	ErrWireFormat            = commitError("ValidationError::IncompatibleWireFormat", "handshake message is not a PrivateMessage")
 	ErrInvalidSender         = commitError("GroupMessageProcessingError::InvalidSender", "sender is no member, or not the one he was")
 	ErrExtensionNotRequired  = commitError("GroupContextExtensionsProposalValidationError::ExtensionNotInRequiredCapabilities", "group extension is not in the required capabilities")
 	ErrExtensionNotSupported = commitError("GroupContextExtensionsProposalValidationError::RequiredExtensionNotSupportedByAllMembers", "newly required extension is not supported by all members")
@@ -98,6 +97,9 @@ var (
 	// ErrTreeMembership: the leaves of the tree are not the installations of the
 	// inboxes in the membership.
 	ErrTreeMembership = commitError("GroupError::InvalidGroupMembership", "tree doesn't match the membership")
+
+	// ErrUnreadable: the group's state can't be read.
+	ErrUnreadable = commitError("GroupError::MetadataPermissionsError", "group state can't be read")
 
 	// ErrDM: what was made to look like a DM is not one between us and the one who
 	// added us.

@@ -32,7 +32,7 @@ func (g *joinedGroup) check(ctx context.Context, d Directory) (*GroupState, Acto
 	}
 	state, err := ParseGroupState(g.extensions)
 	if err != nil {
-		return nil, Actor{}, ErrMetadata.because(err)
+		return nil, Actor{}, ErrUnreadable.because(err)
 	}
 	if state.Metadata.Type == DM {
 		if err := state.checkDM(g.own, adder.InboxID); err != nil {

@@ -60,7 +60,7 @@ func TestJoinRules(t *testing.T) {
 		}, ErrNoMembership},
 		{"no permissions", func(r *room) {
 			r.exts = func(e []mls.Extension) []mls.Extension { return slices.Delete(e, 3, 4) }
-		}, ErrMetadata},
+		}, ErrUnreadable},
 		{"DM without members", func(r *room) {
 			dm(r)
 			r.before.Metadata.DMMembers = nil

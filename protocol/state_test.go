@@ -126,6 +126,8 @@ func TestStateRoundTrip(t *testing.T) {
 	group.Mutable.SetDisappearing(Disappearing{1, 2})
 	group.Membership.Failed = []identity.Identifier{identity.Installation([]byte("gone"))}
 	group.Permissions.AddMember = Policy{AnyOf, []Policy{{Rule: AllowAdmins}, {AllOf, []Policy{{Rule: Allow}, {Rule: Deny}}}}}
+	group.Permissions.Metadata["mood"] = Policy{AllOf, []Policy{{AnyOf, []Policy{{Rule: AllowSuperAdmins}}}}}
+	group.Permissions.AddAdmin = Policy{AllOf, []Policy{{AnyOf, []Policy{{Rule: AllowAdmins}}}, {Rule: Deny}}}
 	oneshot := newState(&Metadata{Type: Oneshot, CreatorInboxID: bo, OneshotMessage: &mlscontents.OneshotMessage{}})
 	oneshot.Permissions = AdminOnlyPermissions()
 	for _, s := range []*GroupState{group, NewDM(alix, bo), oneshot} {

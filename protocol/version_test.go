@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -40,7 +41,7 @@ func TestCheckVersion(t *testing.T) {
 	}
 	for _, s := range []string{"1.10.0-dev", "1.10.1", "1.11.0-dev", "2.0.0", "4294967295.0.0"} {
 		e, ok := errors.AsType[*VersionError](CheckVersion(s))
-		if !ok || e.Required != s {
+		if !ok || e.Required != s || !strings.Contains(e.Error(), s) {
 			t.Errorf("%s: %v", s, CheckVersion(s))
 		}
 	}
