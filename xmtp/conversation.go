@@ -238,6 +238,24 @@ func (v *Conversation) RemoveMembers(ctx context.Context, users ...string) error
 	return nil
 }
 
+// UpdateKeys renews our keys in the conversation. Who had got hold of the old
+// ones, and of nothing else, can't read what is sent after it (RFC 9420 §16.6).
+// It happens by itself before our first message and every 30 days.
+func (v *Conversation) UpdateKeys(ctx context.Context) error {
+	var row int64
+	err := v.client.db.Update(func(tx *store.Tx) (err error) {
+		row, err = v.group.enqueue(tx, intentKeyUpdate, struct{}{}, nil)
+		return err
+	})
+	if err == nil {
+		err = v.group.settle(ctx, row)
+	}
+	if err != nil {
+		return fmt.Errorf("xmtp: updating keys: %w", err)
+	}
+	return nil
+}
+
 func (v *Conversation) change(ctx context.Context, want membershipIntent) error {
 	var row int64
 	err := v.client.db.Update(func(tx *store.Tx) (err error) {

@@ -2,11 +2,12 @@ package xmtp
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -94,9 +95,8 @@ func (g *group) settle(ctx context.Context, row int64) error {
 	var last error
 	for attempt := range settleAttempts {
 		if attempt > 0 {
-			// Others may be at the same commit: not all at once.
 			delay := settleDelay << attempt
-			if err := sleep(ctx, delay/2+rand.N(delay)); err != nil {
+			if err := sleep(ctx, jitter(delay)); err != nil {
 				break
 			}
 		}
@@ -444,7 +444,7 @@ func (g *group) membershipProposals(ctx context.Context, intent *store.Intent) (
 	if err != nil {
 		return nil, nil, err
 	}
-	packages, err := g.client.fetchKeyPackages(ctx, plan.Invited())
+	packages, err := g.client.fetchKeyPackages(ctx, plan.Invited(g.client.installation))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -523,6 +523,14 @@ func (g *group) welcome(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// jitter returns between half of d and all of it, so that not all who wait for
+// the same thing come back at once.
+func jitter(d time.Duration) time.Duration {
+	var b [8]byte
+	rand.Read(b[:])
+	return d/2 + time.Duration(binary.BigEndian.Uint64(b[:])%uint64(d/2+1))
 }
 
 // sleep waits, unless ctx ends first.

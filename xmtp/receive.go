@@ -106,10 +106,14 @@ func isApplication(m *mlsapi.GroupMessage_V1) bool {
 
 // applyApplications applies messages without commits.
 func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
+	state, err := g.state()
+	if err != nil {
+		return err
+	}
 	rolledBack := false
-	err := g.update(func(tx *store.Tx) error {
+	err = g.update(func(tx *store.Tx) error {
 		for _, m := range messages {
-			err := g.applyApplication(tx, m)
+			err := g.applyApplication(tx, state, m)
 			if errors.Is(err, mls.ErrStateRolledBack) {
 				rolledBack = true
 				return g.markProblem(tx, problemRolledBack)
@@ -132,14 +136,14 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 
 // applyApplication applies one message; a bad one is noted and skipped. The
 // error is the database's, or [mls.ErrStateRolledBack].
-func (g *group) applyApplication(tx *store.Tx, m *mlsapi.GroupMessage_V1) error {
-	if own, err := g.applyOwn(tx, m); own || err != nil {
+func (g *group) applyApplication(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1) error {
+	if own, err := g.applyOwn(tx, state, m); own || err != nil {
 		return err
 	}
 	var reason error
 	err := tx.Savepoint(func() error {
 		var err error
-		reason, err = g.applyForeign(tx, m)
+		reason, err = g.applyForeign(tx, state, m)
 		return err
 	})
 	if err != nil {
@@ -157,15 +161,11 @@ func (g *group) applyApplication(tx *store.Tx, m *mlsapi.GroupMessage_V1) error 
 }
 
 // applyOwn recognises a message that stands in the outbox.
-func (g *group) applyOwn(tx *store.Tx, m *mlsapi.GroupMessage_V1) (own bool, err error) {
+func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1) (own bool, err error) {
 	hash := sha256.Sum256(m.Data)
 	intent, found, err := tx.IntentByHash(g.id, hash[:])
 	if err != nil || !found || intent.Kind != intentMessage {
 		return false, err
-	}
-	state, err := g.state()
-	if err != nil {
-		return true, err
 	}
 	if intent.Epoch+pastEpochs <= state.Epoch() {
 		// It came so late that members may have lost the key: once more, then.
@@ -190,11 +190,7 @@ func requeued(i store.Intent) store.Intent {
 
 // applyForeign decrypts and stores a message of somebody else. A reason means
 // that it can't be used; then nothing was changed.
-func (g *group) applyForeign(tx *store.Tx, m *mlsapi.GroupMessage_V1) (reason, err error) {
-	state, err := g.state()
-	if err != nil {
-		return nil, err
-	}
+func (g *group) applyForeign(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1) (reason, err error) {
 	pending, reason := state.Process(m.Data)
 	if reason != nil {
 		return reason, nil

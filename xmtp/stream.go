@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
@@ -175,7 +174,7 @@ func (l *liveStreams) run(ctx context.Context) {
 			continue
 		}
 		l.client.options.logger.Info("stream lost", "error", err, "again in", delay)
-		if sleep(ctx, delay/2+mathrand.N(delay/2+1)) != nil {
+		if sleep(ctx, jitter(delay)) != nil {
 			return
 		}
 		delay = min(2*delay, reconnectMax)

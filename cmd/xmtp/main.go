@@ -1,5 +1,5 @@
-// Command xmtp runs an XMTP node. It holds flags and printing only; what it does
-// is in the packages of this module.
+// Command xmtp is an XMTP node and a client. It holds flags and printing only;
+// what it does is in the packages of this module.
 package main
 
 import (
@@ -40,10 +40,12 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "xmtp",
 		Short: "XMTP in one program: end-to-end encrypted messaging",
-		Long: `xmtp runs an XMTP node, the server that XMTP apps send their encrypted messages
-through. Apps made with the official XMTP SDKs use it unchanged.
+		Long: `xmtp is a node, the server that XMTP apps send their encrypted messages through,
+and a client. Apps made with the official XMTP SDKs use the node unchanged, and
+their users chat with this client.
 
-Start one:  xmtp node`,
+See how it works:  xmtp demo
+Start a node:      xmtp node`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -65,7 +67,7 @@ Start one:  xmtp node`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newNode(), &cobra.Command{
+	root.AddCommand(newDemo(), newNode(), newID(), newSend(), newRead(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,

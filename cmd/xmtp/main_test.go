@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"net"
 	"os"
@@ -29,6 +30,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HOME", home)
 			env.Setenv("LocalAppData", home)
 			env.Setenv("XDG_DATA_HOME", "")
+			env.Setenv("XDG_CONFIG_HOME", "")
+			env.Setenv("AppData", home)
 			// With the race detector each program would wait a second at its end.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			return os.Mkdir(home, 0o755)
@@ -38,6 +41,7 @@ func TestScripts(t *testing.T) {
 			"quit":  quit,
 			"hold":  hold,
 			"code":  code,
+			"field": field,
 		},
 	})
 }
@@ -149,6 +153,16 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	if !ended || strconv.Itoa(exit.ExitCode()) != args[0] {
 		ts.Fatalf("ended with %v, want exit code %s", err, args[0])
 	}
+}
+
+// field sets a variable to a field of a JSON object in a file: field NAME field file.
+func field(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: field NAME field file")
+	}
+	object := map[string]string{}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[2])), &object))
+	ts.Setenv(args[0], object[args[1]])
 }
 
 func TestDocsTellOfEveryFlag(t *testing.T) {
