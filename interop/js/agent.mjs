@@ -10,8 +10,8 @@
 //   {"id":3,"op":"stream","on":"alice","path":"conversations.streamAllMessages","options":{…}}
 //   {"id":1,"result":…} | {"id":1,"error":{"name":…,"message":…}} | {"stream":1,"event":…,"value":…}
 //
-// Arguments are plain JSON, with {"$bytes":base64}, {"$bigint":"1"}, {"$signer":key} and
-// {"$ref":name} for what JSON can't say. Answers hold bytes as base64 and bigints as
+// Arguments are plain JSON, with {"$bytes":base64}, {"$signer":key} and {"$ref":name}
+// for what JSON can't say. Answers hold bytes as base64 and bigints as
 // decimal strings.
 
 import { createInterface } from "node:readline";
@@ -46,7 +46,6 @@ function decode(value) {
   if (Array.isArray(value)) return value.map(decode);
   if (value === null || typeof value !== "object") return value;
   if ("$bytes" in value) return new Uint8Array(Buffer.from(value.$bytes, "base64"));
-  if ("$bigint" in value) return BigInt(value.$bigint);
   if ("$signer" in value) return signerOf(value.$signer);
   if ("$ref" in value) return named(value.$ref);
   return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, decode(v)]));
@@ -113,9 +112,7 @@ function facts(client) {
   return {
     inboxId: client.inboxId,
     installationId: client.installationId,
-    identifier: client.accountIdentifier,
     isRegistered: client.isRegistered,
-    libxmtpVersion: client.libxmtpVersion,
   };
 }
 
@@ -184,14 +181,6 @@ const operations = {
   async end({ stream }) {
     await streams.get(stream).end();
     streams.delete(stream);
-    return null;
-  },
-
-  // Lets go of a client and its database, as closing an app does.
-  async close({ client }) {
-    const closing = named(client);
-    objects.delete(client);
-    if (typeof closing.close === "function") await closing.close();
     return null;
   },
 };

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -85,7 +84,6 @@ type Client struct {
 	InboxID        string `json:"inboxId"`
 	InstallationID string `json:"installationId"`
 	IsRegistered   bool   `json:"isRegistered"`
-	LibxmtpVersion string `json:"libxmtpVersion"`
 	database       string
 }
 
@@ -169,9 +167,6 @@ func (wallet Wallet) Signer() map[string]any { return map[string]any{"$signer": 
 
 // Bytes is an argument that asks for a Uint8Array.
 func Bytes(b []byte) map[string]any { return map[string]any{"$bytes": b} }
-
-// BigInt is an argument that asks for a bigint.
-func BigInt(n int64) map[string]any { return map[string]any{"$bigint": strconv.FormatInt(n, 10)} }
 
 // Ref is an argument that is a result kept before under that name.
 func Ref(name string) map[string]any { return map[string]any{"$ref": name} }
@@ -299,7 +294,6 @@ type Message struct {
 	DeliveryStatus int             `json:"deliveryStatus"`
 	ContentType    ContentType     `json:"contentType"`
 	Content        json.RawMessage `json:"content"`
-	Fallback       string          `json:"fallback"`
 	Reactions      []Message       `json:"reactions"`
 	NumReplies     int             `json:"numReplies"`
 	SentAtNs       int64           `json:"sentAtNs,string"`
