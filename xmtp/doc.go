@@ -1,0 +1,25 @@
+// Package xmtp is a client of XMTP, a network for end-to-end encrypted messages
+// between wallets.
+//
+// A [Client] is one installation of a user's inbox: one device. [NewClient]
+// registers it with a wallet's signature the first time and opens it without one
+// after that. Its state is in a database, which is encrypted and which one process
+// has open at a time. [Client.DM] and [Client.NewGroup] begin conversations,
+// [Client.StreamAllMessages] brings what others send.
+//
+// Everything is end-to-end encrypted with MLS (RFC 9420), in groups as in direct
+// messages; nodes see neither content nor lists of members. Clients made with the
+// official SDKs can't tell the difference.
+//
+// # What lasts
+//
+// What a method has returned without error is on disk. A message that could not
+// be published stays in an outbox in the database and is published later, in
+// order, in the same bytes, also after a crash; [ErrNotPublished] tells of it. The
+// database must not be copied and used twice, nor restored from an old copy: that
+// is noticed, and ends the use of the conversation on this device
+// ([ErrStateRolledBack]).
+//
+// The database's encryption hides its content; it does not reveal changes made by
+// somebody who can write the file.
+package xmtp
