@@ -104,6 +104,10 @@ var (
 	// ErrDM: what was made to look like a DM is not one between us and the one who
 	// added us.
 	ErrDM = commitError("MetadataPermissionsError::DmValidation", "invalid DM")
+
+	// ErrForeignSync: a group for the installations of one inbox, which is not ours.
+	// The official client doesn't look.
+	ErrForeignSync = commitError("GroupError::ForeignSyncGroup", "sync group of another inbox")
 )
 
 // Warning is what would have been worth refusing about a commit that is applied all

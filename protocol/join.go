@@ -34,10 +34,16 @@ func (g *joinedGroup) check(ctx context.Context, d Directory) (*GroupState, Acto
 	if err != nil {
 		return nil, Actor{}, ErrUnreadable.because(err)
 	}
-	if state.Metadata.Type == DM {
-		if err := state.checkDM(g.own, adder.InboxID); err != nil {
-			return nil, Actor{}, err
+	switch state.Metadata.Type {
+	case DM:
+		err = state.checkDM(g.own, adder.InboxID)
+	case Sync:
+		if adder.InboxID != g.own || state.Metadata.CreatorInboxID != g.own {
+			err = ErrForeignSync
 		}
+	}
+	if err != nil {
+		return nil, Actor{}, err
 	}
 	return state, adder, nil
 }

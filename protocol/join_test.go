@@ -61,6 +61,9 @@ func TestJoinRules(t *testing.T) {
 		{"no permissions", func(r *room) {
 			r.exts = func(e []mls.Extension) []mls.Extension { return slices.Delete(e, 3, 4) }
 		}, ErrUnreadable},
+		{"sync group of another inbox", func(r *room) {
+			r.before.Metadata = &Metadata{Type: Sync, CreatorInboxID: r.alix.inboxID}
+		}, ErrForeignSync},
 		{"DM without members", func(r *room) {
 			dm(r)
 			r.before.Metadata.DMMembers = nil
@@ -119,6 +122,14 @@ func TestJoinRules(t *testing.T) {
 	r.before.Metadata.DMMembers = &[2]string{r.caro.inboxID, r.alix.inboxID}
 	if _, _, err := r.joining(boLeaf, r.bo); !errors.Is(err, ErrDM) {
 		t.Errorf("a DM of others: %v", err)
+	}
+	r = newRoom(t)
+	r.before.Metadata = &Metadata{Type: Sync, CreatorInboxID: r.bo.inboxID}
+	if _, _, err := r.joining(boLeaf, r.bo); err != nil {
+		t.Errorf("our sync group: %v", err)
+	}
+	if _, _, err := r.joining(alixLeaf, r.bo); !errors.Is(err, ErrForeignSync) {
+		t.Errorf("our sync group by another inbox: %v", err)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
