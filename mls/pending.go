@@ -1,6 +1,10 @@
 package mls
 
-import "github.com/go-xmtp/go-xmtp/mls/internal/secrettree"
+import (
+	"fmt"
+
+	"github.com/go-xmtp/go-xmtp/mls/internal/secrettree"
+)
 
 // Record is a part of a group's state for the application to store (see [Group]).
 // Kind and Key together name it among the records of its group.
@@ -8,6 +12,12 @@ type Record struct {
 	Kind  RecordKind
 	Key   []byte
 	Value []byte // nil if the record is to be deleted
+}
+
+// Format implements [fmt.Formatter] and shows the name of the record only: most
+// values hold secrets.
+func (r Record) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "record %d/%x of %d bytes", r.Kind, r.Key, len(r.Value))
 }
 
 // RecordKind tells the kinds of records apart; they can be kept in one table.
