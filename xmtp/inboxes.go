@@ -218,7 +218,8 @@ func (x *inboxes) download(ctx context.Context, ids []string) error {
 // breaks the rules.
 var ErrInvalidInbox = errors.New("xmtp: the inbox's log is not valid")
 
-// add verifies updates and stores those that the log can be extended by.
+// add verifies updates and stores those that the log can be extended by, up to
+// the first that it can't: groups may refer to what is before a bad one.
 func (x *inboxes) add(ctx context.Context, inbox string, log *inboxLog, updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog) error {
 	if len(updates) == 0 {
 		return nil
@@ -228,22 +229,26 @@ func (x *inboxes) add(ctx context.Context, inbox string, log *inboxLog, updates 
 		verified []byte
 	}
 	entries := make([]entry, 0, len(updates))
+	var invalid error
 	for _, u := range updates {
+		longer := log
 		update, err := verifyUpdate(ctx, inbox, u.Update, x.node)
 		if err == nil {
-			log, err = log.extend(u.SequenceId, update)
+			longer, err = log.extend(u.SequenceId, update)
 		}
 		if errors.Is(err, identity.ErrVerifierUnavailable) || ctx.Err() != nil {
 			return fmt.Errorf("inbox %s: %w", inbox, err)
 		}
 		if err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrInvalidInbox, inbox, err)
+			invalid = fmt.Errorf("%w: %s: %w", ErrInvalidInbox, inbox, err)
+			break
 		}
 		verified, err := update.MarshalBinary()
 		if err != nil {
 			return fmt.Errorf("inbox %s: %w", inbox, err)
 		}
 		entries = append(entries, entry{u.SequenceId, verified})
+		log = longer
 	}
 	err := x.db.Update(func(tx *store.Tx) error {
 		for _, e := range entries {
@@ -257,7 +262,7 @@ func (x *inboxes) add(ctx context.Context, inbox string, log *inboxLog, updates 
 		return err
 	}
 	x.keep(inbox, log)
-	return nil
+	return invalid
 }
 
 // verifyUpdate checks signatures, and that the update is one of the inbox that was asked for.

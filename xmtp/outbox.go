@@ -307,13 +307,8 @@ func permanent(err error) bool {
 func (g *group) refuse(intents []store.Intent, reason error) error {
 	err := g.update(func(tx *store.Tx) error {
 		for _, i := range intents {
-			if err := tx.DeleteIntent(i.Row); err != nil {
+			if err := g.giveUp(tx, i, reason); err != nil {
 				return err
-			}
-			if len(i.Message) > 0 {
-				if err := tx.MarkFailed(g.id, i.Message); err != nil {
-					return err
-				}
 			}
 		}
 		return nil
@@ -321,11 +316,21 @@ func (g *group) refuse(intents []store.Intent, reason error) error {
 	if err != nil {
 		return err
 	}
-	for _, i := range intents {
-		g.refused[i.Row] = fmt.Errorf("%w: %w", ErrRefused, reason)
-	}
 	g.client.news.publish()
 	return nil
+}
+
+// giveUp takes an intent out of the outbox for good. Whether the transaction
+// succeeds or not, who waits learns what the database says: the reason counts
+// only if the intent is gone.
+func (g *group) giveUp(tx *store.Tx, i store.Intent, reason error) error {
+	g.refused[i.Row] = fmt.Errorf("%w: %w", ErrRefused, reason)
+	if len(i.Message) > 0 {
+		if err := tx.MarkFailed(g.id, i.Message); err != nil {
+			return err
+		}
+	}
+	return tx.DeleteIntent(i.Row)
 }
 
 // publishCommit makes the commit of an intent unless it is made, and sends it.

@@ -169,8 +169,7 @@ func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_
 	}
 	if intent.Epoch+pastEpochs <= state.Epoch() {
 		// It came so late that members may have lost the key: once more, then.
-		intent = requeued(intent)
-		return true, errors.Join(tx.SetIntent(intent), tx.SetCursor(g.id, m.Id))
+		return true, errors.Join(g.requeue(tx, intent), tx.SetCursor(g.id, m.Id))
 	}
 	return true, errors.Join(
 		tx.MarkPublished(g.id, intent.Message, m.Id, int64(m.CreatedNs)),
@@ -182,10 +181,19 @@ func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_
 // pastEpochs is for how many epochs members keep keys.
 const pastEpochs = 3
 
-func requeued(i store.Intent) store.Intent {
+// maxAttempts is how often an intent is made again because others were faster.
+const maxAttempts = 20
+
+// errTooManyAttempts is why an intent is given up in the end.
+var errTooManyAttempts = fmt.Errorf("others were faster %d times", maxAttempts)
+
+// requeue lets an intent be made again in the epoch that has come, but not for ever.
+func (g *group) requeue(tx *store.Tx, i store.Intent) error {
+	if i.Attempts++; i.Attempts >= maxAttempts {
+		return g.giveUp(tx, i, errTooManyAttempts)
+	}
 	i.State, i.Payload, i.HMAC, i.Hash, i.After, i.Epoch = stateQueued, nil, nil, nil, nil, 0
-	i.Attempts++
-	return i
+	return tx.SetIntent(i)
 }
 
 // applyForeign decrypts and stores a message of somebody else. A reason means
@@ -374,7 +382,7 @@ func (g *group) passOver(m *mlsapi.GroupMessage_V1, intent store.Intent, own boo
 			return g.markProblem(tx, problemRolledBack)
 		}
 		if own {
-			if err := tx.SetIntent(requeued(intent)); err != nil {
+			if err := g.requeue(tx, intent); err != nil {
 				return err
 			}
 		} else if reason != nil {
@@ -393,7 +401,12 @@ func (g *group) passOver(m *mlsapi.GroupMessage_V1, intent store.Intent, own boo
 // skip notes why a message could not be used.
 func (g *group) skip(tx *store.Tx, number uint64, reason error) error {
 	g.client.options.logger.Info("message skipped", "conversation", g, "number", number, "reason", reason)
-	return tx.Skip(g.id, number, reason.Error(), g.client.now())
+	return tx.AddSkip(g.client.skip(g.id, number, reason))
+}
+
+// skip describes an envelope that could not be used, for the database.
+func (c *Client) skip(group []byte, number uint64, reason error) store.Skip {
+	return store.Skip{Group: group, Number: number, Reason: string(skipReason(reason)), Detail: reason.Error(), At: c.now()}
 }
 
 // pause waits, with the commit, for a version of this package that the group accepts.

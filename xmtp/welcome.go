@@ -88,7 +88,7 @@ func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, number, 
 		c.options.logger.Info("welcome skipped", "number", number, "reason", reason)
 		return nil, c.db.Update(func(tx *store.Tx) error {
 			return errors.Join(
-				tx.Skip(nil, number, reason.Error(), c.now()),
+				tx.AddSkip(c.skip(nil, number, reason)),
 				tx.SetNumber(numberWelcome, int64(number)),
 				c.rotateSoon(tx),
 			)
@@ -142,7 +142,7 @@ func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, number, 
 		return nil, err
 	}
 	if known {
-		return skip(errors.New("a member of the group already"))
+		return skip(errMemberAlready)
 	}
 	err = g.update(func(tx *store.Tx) error {
 		if err := tx.ClearState(g.id); err != nil {

@@ -380,9 +380,25 @@ func (tx *Tx) DeleteKeyPackages(now int64) error {
 	return tx.Exec("DELETE FROM key_packages WHERE expires <= ?", now)
 }
 
-// Skip notes an envelope that could not be used. Group is empty for welcomes.
-func (tx *Tx) Skip(group []byte, number uint64, reason string, at int64) error {
-	return tx.Exec("INSERT OR REPLACE INTO skipped (group_id, number, reason, at) VALUES (?, ?, ?, ?)", group, number, reason, at)
+// Skip is an envelope that could not be used. Group is empty for welcomes.
+type Skip struct {
+	Group          []byte
+	Number         uint64
+	Reason, Detail string
+	At             int64
+}
+
+// AddSkip notes an envelope that could not be used.
+func (tx *Tx) AddSkip(s Skip) error {
+	return tx.Exec("INSERT OR REPLACE INTO skipped (group_id, number, reason, detail, at) VALUES (?, ?, ?, ?, ?)", s.Group, s.Number, s.Reason, s.Detail, s.At)
+}
+
+// Skips calls f with all of them, oldest first.
+func (tx *Tx) Skips(f func(Skip)) error {
+	return tx.Query("SELECT group_id, number, reason, detail, at FROM skipped ORDER BY at, number", nil, func(r Row) error {
+		f(Skip{r.Bytes(0), r.Uint(1), r.Text(2), r.Text(3), r.Int(4)})
+		return nil
+	})
 }
 
 // Kinds of what one consents to.

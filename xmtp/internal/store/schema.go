@@ -119,7 +119,8 @@ var migrations = []string{
 	CREATE TABLE skipped (
 		group_id BLOB NOT NULL,          -- empty for welcomes
 		number   INTEGER NOT NULL,
-		reason   TEXT NOT NULL,
+		reason   TEXT NOT NULL,          -- for programs
+		detail   TEXT NOT NULL,          -- for people
 		at       INTEGER NOT NULL,       -- ns
 		PRIMARY KEY (group_id, number)
 	) STRICT, WITHOUT ROWID;
@@ -132,6 +133,9 @@ func (db *DB) migrate() error {
 		return fmt.Errorf("opening the database: %w", translate(err))
 	}
 	for v := version; v < int64(len(migrations)); v++ {
+		if err := db.settle(); err != nil {
+			return err
+		}
 		err := db.conn.Exec("BEGIN IMMEDIATE;" + migrations[v] + fmt.Sprintf(";PRAGMA user_version = %d; COMMIT", v+1))
 		if err != nil {
 			return errors.Join(fmt.Errorf("bringing the database to version %d: %w", v+1, translate(err)), db.undo())
