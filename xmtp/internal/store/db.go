@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,8 +17,6 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/ncruces/go-sqlite3"
-	"github.com/ncruces/go-sqlite3/vfs"
-	"github.com/ncruces/go-sqlite3/vfs/adiantum"
 )
 
 // What can stand in the way of opening a database. The file is then untouched.
@@ -69,6 +66,7 @@ type DB struct {
 	conn       *sqlite3.Conn
 	statements map[string]*sqlite3.Stmt
 	logPages   int
+	oldLog     bool // the log may be one that a crash has left
 }
 
 // Open opens the database or makes a new one.
@@ -82,14 +80,17 @@ func Open(ctx context.Context, o Options) (db *DB, err error) {
 	}()
 	fresh := true
 	if o.Path != "" {
-		if err := db.acquire(o.Path); err != nil {
-			return db, err
+		// Another file system's own locks have to do.
+		if o.VFS == "" {
+			if err := db.acquire(o.Path); err != nil {
+				return db, err
+			}
 		}
 		if fresh, err = inspect(ctx, o); err != nil {
 			return db, err
 		}
 	}
-	if db.conn, err = sqlite3.OpenContext(ctx, o.uri(nil)); err != nil {
+	if db.conn, err = sqlite3.OpenContext(ctx, o.uri(o.fileSystem())); err != nil {
 		return db, fmt.Errorf("opening the database: %w", translate(err))
 	}
 	if err := db.configure(o, fresh); err != nil {
@@ -114,115 +115,27 @@ func (db *DB) acquire(path string) error {
 	return nil
 }
 
-// inspect looks at the file without changing it or its log: SQLite, opening a
-// file with the wrong key, would throw the log away. Fresh means that nothing
-// was stored yet.
-func inspect(ctx context.Context, o Options) (fresh bool, err error) {
-	head, err := readHead(o)
-	if err != nil || len(head) == 0 {
-		return err == nil, err
-	}
-	if o.Key != nil && string(head) == "SQLite format 3\x00" {
-		return false, fmt.Errorf("%w: it is not encrypted", ErrForeign)
-	}
-	conn, err := sqlite3.OpenContext(ctx, o.uri(url.Values{"immutable": {"1"}, "mode": {"ro"}}))
-	if err != nil {
-		return false, fmt.Errorf("opening the database: %w", translate(err))
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	if err := setKey(conn, o.Key); err != nil {
-		return false, err
-	}
-	id, err := pragma(conn, "application_id")
-	switch {
-	case errors.Is(err, sqlite3.NOTADB):
-		return false, ErrWrongKey
-	case err != nil:
-		return false, fmt.Errorf("%w: %w", ErrDamaged, err)
-	case id != applicationID:
-		return false, ErrForeign
-	}
-	version, err := pragma(conn, "user_version")
-	if err != nil {
-		return false, fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	if version > int64(len(migrations)) {
-		return false, fmt.Errorf("%w: its version is %d, this one knows %d", ErrNewer, version, len(migrations))
-	}
-	return false, nil
-}
-
-// readHead returns the file's first 16 bytes, none if there is no file or nothing in it.
-func readHead(o Options) ([]byte, error) {
-	if o.VFS != "" {
-		return readHeadVFS(o)
-	}
-	f, err := os.Open(o.Path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening the database: %w", err)
-	}
-	defer f.Close()
-	head := make([]byte, 16)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, fmt.Errorf("opening the database: %w", err)
-	}
-	return head[:n], nil
-}
-
-func readHeadVFS(o Options) ([]byte, error) {
-	fs := vfs.Find(o.VFS)
-	if exists, err := fs.Access(o.Path, vfs.ACCESS_EXISTS); err != nil || !exists {
-		return nil, err
-	}
-	f, _, err := fs.Open(o.Path, vfs.OPEN_READONLY|vfs.OPEN_MAIN_DB)
-	if err != nil {
-		return nil, fmt.Errorf("opening the database: %w", err)
-	}
-	defer f.Close()
-	head := make([]byte, 16)
-	n, err := f.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("opening the database: %w", err)
-	}
-	return head[:n], nil
-}
-
-// uri names the file and the file systems to reach it by, never the key.
-func (o Options) uri(parameters url.Values) string {
+// uri names the file and the file system to reach it by, never the key.
+func (o Options) uri(fileSystem string) string {
 	if o.Path == "" {
 		return ":memory:"
 	}
-	if parameters == nil {
-		parameters = url.Values{}
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(o.Path)}
+	if fileSystem != "" {
+		u.RawQuery = url.Values{"vfs": {fileSystem}}.Encode()
 	}
-	switch {
-	case o.VFS != "" && o.Key != nil:
-		parameters.Set("vfs", encryptedVFS(o.VFS))
-	case o.VFS != "":
-		parameters.Set("vfs", o.VFS)
-	case o.Key != nil:
-		parameters.Set("vfs", "adiantum")
-	}
-	u := url.URL{Scheme: "file", Path: filepath.ToSlash(o.Path), RawQuery: parameters.Encode()}
 	if !filepath.IsAbs(o.Path) {
 		u.Opaque, u.Path = (&url.URL{Path: filepath.ToSlash(o.Path)}).EscapedPath(), ""
 	}
 	return u.String()
 }
 
-var encrypted sync.Map // names of wrapped file systems
-
-// encryptedVFS registers the encryption over another file system.
-func encryptedVFS(base string) string {
-	name := "adiantum-" + base
-	if _, done := encrypted.LoadOrStore(name, true); !done {
-		vfs.Register(name, adiantum.Wrap(vfs.Find(base), nil))
+// fileSystem is the one that encrypts, if that is wanted.
+func (o Options) fileSystem() string {
+	if o.Key == nil {
+		return o.VFS
 	}
-	return name
+	return encryptedVFS(o.VFS)
 }
 
 func setKey(conn *sqlite3.Conn, key *[KeySize]byte) error {
@@ -266,14 +179,8 @@ func (db *DB) configure(o Options, fresh bool) error {
 			return fmt.Errorf("making the database: %w", translate(err))
 		}
 	}
-	if err := db.migrate(); err != nil {
-		return err
-	}
-	if fresh {
-		// From here on the file alone tells whose it is, see inspect.
-		return db.Scrub()
-	}
-	return nil
+	db.oldLog = !fresh
+	return db.migrate()
 }
 
 // Close closes the database. It may be called again.
@@ -311,8 +218,18 @@ func (db *DB) scrub() error {
 	if _, _, err := db.conn.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE); err != nil {
 		return fmt.Errorf("emptying the database's log: %w", translate(err))
 	}
-	db.logPages = 0
+	db.logPages, db.oldLog = 0, false
 	return nil
+}
+
+// settle makes sure that nothing is appended to a log that a crash has left. In
+// an encrypted one the last entry can share a block with what is appended: a
+// second crash while that is written would take both.
+func (db *DB) settle() error {
+	if !db.oldLog {
+		return nil
+	}
+	return db.scrub()
 }
 
 func pragma(conn *sqlite3.Conn, name string) (int64, error) {

@@ -21,6 +21,9 @@ func (db *DB) Update(f func(*Tx) error) error {
 	if db.conn == nil {
 		return ErrClosed
 	}
+	if err := db.settle(); err != nil {
+		return err
+	}
 	if err := db.run("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
