@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -113,6 +114,44 @@ func TestStreamManyWriters(t *testing.T) {
 		for _, client := range clients {
 			inOrder(t, got, numbered(client.Name, each))
 		}
+	})
+}
+
+// For each new conversation the SDK opens a stream with one more group and drops the one
+// before, while messages come in: what falls between two streams has to come all the same.
+func TestStrangers(t *testing.T) {
+	scenario(t, "30 strangers write to a streaming client", everyVersion, func(t *testing.T, w *world) {
+		const n = 30
+		bob := w.Client("bob")
+		live := bob.Stream("conversations.streamAllMessages", nil)
+		wallets := make([]official.Wallet, n)
+		for i := range wallets {
+			wallets[i] = w.Wallet()
+		}
+		var want []string
+		for i := range n {
+			want = append(want, numbered(fmt.Sprintf("stranger%02d", i), 3)...)
+		}
+		official.Parallel(t, n, func(i int) error {
+			name := fmt.Sprintf("stranger%02d", i)
+			stranger, err := w.TryInstallation(name, wallets[i])
+			if err != nil {
+				return err
+			}
+			dm, err := stranger.TryDM(bob)
+			if err != nil {
+				return err
+			}
+			for _, text := range numbered(name, 3) {
+				if err := dm.TryCall(nil, "sendText", text); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		got := live.WaitTexts(want...)
+		equal(t, "texts streamed", len(got), len(want))
+		equal(t, "failures", live.Count("fail"), 0)
 	})
 }
 

@@ -195,9 +195,17 @@ func (client *Client) Group(members []*Client, options map[string]any) *Conversa
 // DM creates or finds the direct conversation with another client's inbox.
 func (client *Client) DM(peer *Client) *Conversation {
 	client.t.Helper()
-	dm := &Conversation{client: client}
-	client.Call(dm, "conversations.createDm", peer.InboxID)
+	dm, err := client.TryDM(peer)
+	if err != nil {
+		client.t.Fatal(err)
+	}
 	return dm
+}
+
+// TryDM is [Client.DM] for a creation that may fail.
+func (client *Client) TryDM(peer *Client) (*Conversation, error) {
+	dm := &Conversation{client: client}
+	return dm, client.TryCall(dm, "conversations.createDm", peer.InboxID)
 }
 
 func inboxIDs(clients []*Client) []string {
