@@ -102,7 +102,6 @@ func delay(t *testing.T, upstream string, most time.Duration) (url string) {
 	return "http://" + listener.Addr().String()
 }
 
-
 func TestGoManySenders(t *testing.T) {
 	const senders = 64
 	each := 63
