@@ -427,7 +427,7 @@ func TestBigHeaders(t *testing.T) {
 func TestLongLists(t *testing.T) {
 	t.Parallel()
 	c, ctx := connect(t), long(t)
-	const many = 50_000
+	const many = 20_000
 	c.unchanged(ctx, t, func() {
 		t.Run("key packages", func(t *testing.T) {
 			keys := make([][]byte, many)
@@ -554,7 +554,7 @@ func TestLongParts(t *testing.T) {
 	// Many times what is big, in one request.
 	in := newInbox(t)
 	must(c.publish(ctx, in.register(t)))(t)
-	for range 50 {
+	for range 20 {
 		must(c.publish(ctx, in.link(t, newWallet(t))))(t)
 	}
 	req := &identityapi.GetIdentityUpdatesRequest{}

@@ -144,17 +144,23 @@ func TestC4(t *testing.T) {
 	wantCode(t, err, codes.Internal, codes.InvalidArgument)
 }
 
-// clock is a node's clock that a test moves.
-type clock struct{ offset atomic.Int64 }
+// clock is a node's clock that stands still until a test moves it.
+type clock struct{ ns atomic.Int64 }
 
-func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
-func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
+func newClock() *clock {
+	c := &clock{}
+	c.ns.Store(time.Now().UnixNano())
+	return c
+}
+
+func (c *clock) now() time.Time          { return time.Unix(0, c.ns.Load()) }
+func (c *clock) advance(d time.Duration) { c.ns.Add(int64(d)) }
 
 // L1: with limits on, 3,001 messages from one address are too many; the text
 // says so. Reading has a limit of its own, and tokens come back with time.
 func TestL1(t *testing.T) {
 	t.Parallel()
-	var clk clock
+	clk := newClock()
 	n, ctx := start(t, node.Options{RateLimits: true, Now: clk.now}), short(t)
 	c, other := dial(t, n), dial(t, n)
 	group := newGroupID()

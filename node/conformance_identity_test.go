@@ -594,7 +594,7 @@ func TestI9(t *testing.T) {
 	c.wantInboxOf(ctx, t, in.owner.Identifier(), "")
 	// Added and removed in one update: never seen.
 	must(c.publish(ctx, in.draft().
-		add(wallet.Identifier().Proto(), byInstallation(in.installation), wallet.SignText).
+		add(wallet.Identifier().Proto(), in.owner.SignText, wallet.SignText).
 		revoke(wallet.Identifier().Proto(), in.owner.SignText).signed(t)))(t)
 	c.wantInboxOf(ctx, t, wallet.Identifier(), "")
 }
@@ -631,7 +631,6 @@ func TestI10(t *testing.T) {
 // I11: sequence ids ascend per inbox, are above 0 and never used twice, whatever
 // is published and refused in between, and also when the node is started again.
 func TestI11(t *testing.T) {
-	t.Parallel()
 	t.Parallel()
 	ctx := long(t)
 	options := node.Options{Data: t.TempDir()}
@@ -687,6 +686,7 @@ func TestI11(t *testing.T) {
 			t.Fatalf("sequence id %d after %d", lowest, highest)
 		}
 		highest = top
+		c.conn.Close()
 		if err := n.Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -345,12 +345,12 @@ func heap() uint64 {
 // its stream; when it reads at last, it has everything once.
 func TestS6(t *testing.T) {
 	const (
-		stalled = 4
+		stalled = 3
 		size    = 16 << 10
 		batch   = 16
-		allowed = 32 << 20 // what stalled readers may cost
+		allowed = 24 << 20 // what stalled readers may cost
 	)
-	messages := scaled(4096, 65536)
+	messages := scaled(2560, 65536)
 	// On disk, so that what is stored is not in memory as well.
 	n, ctx := start(t, node.Options{Data: t.TempDir()}), long(t)
 	c := dial(t, n)

@@ -238,7 +238,7 @@ func TestRecordedLifecycle(t *testing.T) {
 
 	// Whatever the order in which they come, and come again: the node's log is
 	// what a fold of the accepted ones gives.
-	for seed := range scaled(20, 500) {
+	for seed := range scaled(5, 500) {
 		c := dial(t, start(t, options))
 		var want []*associations.IdentityUpdate
 		state := (*identity.State)(nil)
