@@ -80,6 +80,9 @@ type Options struct {
 	fs vfs.FS // tests: the file system that Data is on
 }
 
+// windowsAddressInUse is WSAEADDRINUSE, which is not what syscall has there.
+const windowsAddressInUse = syscall.Errno(10048)
+
 const (
 	defaultReserve       = 256 << 20
 	defaultShutdownGrace = 5 * time.Second
@@ -146,7 +149,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	}
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", o.Listen)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if errors.Is(err, syscall.EADDRINUSE) || (runtime.GOOS == "windows" && errors.Is(err, windowsAddressInUse)) {
 		return nil, fmt.Errorf("node: listening on %s: %w", o.Listen, ErrAddressInUse)
 	}
 	if err != nil {
