@@ -94,7 +94,7 @@ type Authenticator interface {
 	Authenticate(members []Candidate) []error
 }
 
-// Candidate is a member to be authenticated.
+// Candidate is a member to be authenticated (§5.3.1).
 type Candidate struct {
 	Member
 
@@ -102,7 +102,7 @@ type Candidate struct {
 	Replaces *LeafNode
 }
 
-// Member is a leaf of the group that isn't blank.
+// Member is a leaf of the group that isn't blank (§4).
 type Member struct {
 	Index    LeafIndex
 	LeafNode LeafNode

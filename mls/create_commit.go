@@ -11,8 +11,8 @@ import (
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
 
-// CommitOptions tell what goes into a commit of our own. The zero value commits
-// all proposals that wait, with a path.
+// CommitOptions tell what goes into a commit of our own (§12.4). The zero value
+// commits all proposals that wait, with a path.
 type CommitOptions struct {
 	// Proposals are committed by value, in this order, before those that wait.
 	Proposals []Proposal
@@ -24,22 +24,22 @@ type CommitOptions struct {
 	// then brings no fresh entropy into the group.
 	OmitPath bool
 
-	// Leaf tells what is to change about our leaf, which needs a path; nil keeps
-	// all. Its Signer is used from the next epoch on.
+	// Leaf is what our leaf says from now on, which needs a path; nil keeps what
+	// it says. The Signer is used from the next epoch on.
 	Leaf *Client
 
-	// AuthenticatedData goes along unencrypted.
+	// AuthenticatedData goes along unencrypted (§6.3.1).
 	AuthenticatedData []byte
 
 	// ExternalTree leaves the ratchet tree out of the Welcome; new members then
 	// need [OutgoingCommit.RatchetTree] by other means.
 	ExternalTree bool
 
-	// GroupInfoExtensions are added to the GroupInfo in the Welcome.
+	// GroupInfoExtensions are added to the GroupInfo in the Welcome (§12.4.3).
 	GroupInfoExtensions []Extension
 }
 
-// OutgoingCommit is a commit of our own, to be sent.
+// OutgoingCommit is a commit of our own, to be sent (§12.4).
 type OutgoingCommit struct {
 	// Message is the commit, an encoded MLSMessage.
 	Message []byte
@@ -67,7 +67,7 @@ func (g *Group) Commit(opts CommitOptions) (*Pending[*OutgoingCommit], error) {
 }
 
 // MergeOwnCommit merges our pending commit, once it is known to be the one that
-// all members apply. It returns [ErrNoOwnCommit].
+// all members apply (§14). It returns [ErrNoOwnCommit].
 func (g *Group) MergeOwnCommit() (*Pending[*StagedCommit], error) {
 	tr, err := g.pendingCommit()
 	if err != nil {
@@ -77,7 +77,7 @@ func (g *Group) MergeOwnCommit() (*Pending[*StagedCommit], error) {
 	return newPending(g, tr.staged, changes, done, nil), nil
 }
 
-// DropOwnCommit drops our pending commit, which was refused. It returns
+// DropOwnCommit drops our pending commit, which was refused (§14). It returns
 // [ErrNoOwnCommit].
 func (g *Group) DropOwnCommit() (*Pending[*StagedCommit], error) {
 	tr, err := g.pendingCommit()

@@ -8,7 +8,7 @@ import (
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
 
-// Errors of decoding. What fails to decode is [ErrMalformed]; the two others,
+// Errors of decoding (§2.1). What fails to decode is [ErrMalformed]; the two others,
 // where they apply, tell more.
 var (
 	ErrMalformed     = errors.New("malformed encoding")
@@ -37,7 +37,7 @@ var (
 	ErrInvalidPath  = errors.New("update path is not valid")
 )
 
-// Errors of using a group. [ErrPending], [ErrInactive], [ErrSigner] and
+// Errors of using a group (§6, §12). [ErrPending], [ErrInactive], [ErrSigner] and
 // [ErrPendingProposals] tell that a call is not possible now; the others that a
 // message is refused, which leaves the group as it was.
 var (

@@ -10,7 +10,7 @@ import (
 	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
 )
 
-// Group is a member's view of a group. Every call that changes it returns a
+// Group is a member's view of a group (§3.2). Every call that changes it returns a
 // [Pending] with the records to store, and [Load] makes the group from all of its
 // records again. A Group must be used by one goroutine at a time.
 type Group struct {
@@ -95,19 +95,20 @@ func newGroup(e *epoch, config Config, signers ...Signer) *Group {
 	return &Group{config: config, signers: signers, current: e, updates: make(map[string]suite.Secret)}
 }
 
-// ID is the group's identifier.
+// ID is the group's identifier (§8.1).
 func (g *Group) ID() []byte { return bytes.Clone(g.current.context.groupID) }
 
-// Epoch counts the commits of the group; after our removal it stays.
+// Epoch counts the commits of the group (§8.1); after our removal it stays.
 func (g *Group) Epoch() uint64 { return g.current.context.epoch }
 
-// CipherSuite is the group's suite.
+// CipherSuite is the group's suite (§8.1).
 func (g *Group) CipherSuite() CipherSuite { return g.current.context.suite }
 
 // Extensions are the extensions of the group context, in order (§8.1).
 func (g *Group) Extensions() []Extension { return cloneExtensions(g.current.context.extensions) }
 
-// Extension is the body of the group context's extension of type t, if it is there.
+// Extension is the body of the group context's extension of type t, if it is there
+// (§8.1).
 func (g *Group) Extension(t ExtensionType) ([]byte, bool) {
 	data, ok := extensionData(g.current.context.extensions, t)
 	return bytes.Clone(data), ok
@@ -116,13 +117,13 @@ func (g *Group) Extension(t ExtensionType) ([]byte, bool) {
 // Context is the encoded GroupContext (§8.1).
 func (g *Group) Context() []byte { return bytes.Clone(g.current.context.raw) }
 
-// Active tells whether we are a member: false after our removal.
+// Active tells whether we are a member: false after our removal (§12.3).
 func (g *Group) Active() bool { return !g.inactive }
 
-// OwnLeaf is our own place in the tree.
+// OwnLeaf is our own place in the tree (§4).
 func (g *Group) OwnLeaf() LeafIndex { return g.current.own }
 
-// Members yields the members in the order of their leaves.
+// Members yields the members in the order of their leaves (§4).
 func (g *Group) Members() iter.Seq[Member] {
 	t := g.tree()
 	return func(yield func(Member) bool) {
@@ -134,7 +135,7 @@ func (g *Group) Members() iter.Seq[Member] {
 	}
 }
 
-// Member is the member at leaf i; false if there is none.
+// Member is the member at leaf i (§4); false if there is none.
 func (g *Group) Member(i LeafIndex) (Member, bool) {
 	leaf, ok := g.leaf(i)
 	return Member{i, leaf}, ok
@@ -151,7 +152,11 @@ func (g *Group) Export(label string, context []byte, length int) ([]byte, error)
 	if g.inactive {
 		return nil, fmt.Errorf("mls: export: %w", ErrInactive)
 	}
-	return schedule.Export(g.current.suite, g.current.secrets.Exporter, label, context, length)
+	secret, err := schedule.Export(g.current.suite, g.current.secrets.Exporter, label, context, length)
+	if err != nil {
+		return nil, fmt.Errorf("mls: export: %w", err)
+	}
+	return secret, nil
 }
 
 // RatchetTree is the encoded tree, for those who join with a Welcome that doesn't

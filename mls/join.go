@@ -11,7 +11,7 @@ import (
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
 
-// Joined is a group that a Welcome let us into.
+// Joined is a group that a Welcome let us into (§12.4.3.1).
 type Joined struct {
 	Group *Group
 

@@ -73,13 +73,15 @@ func (g *Group) Process(message []byte) (*Pending[Event], error) {
 }
 
 func (g *Group) process(message []byte) (*Pending[Event], error) {
-	if p := g.ownEcho(message); p != nil {
-		return p, nil
-	}
 	r := wire.NewReader(message)
 	m := readMessage(r)
 	if err := r.Done(); err != nil {
 		return nil, malformed("MLSMessage", err)
+	}
+	if m.isCommit() {
+		if p := g.ownEcho(message); p != nil {
+			return p, nil
+		}
 	}
 	switch m.format {
 	case WireFormatPrivateMessage:
@@ -90,6 +92,11 @@ func (g *Group) process(message []byte) (*Pending[Event], error) {
 		return g.processPublic(m.public)
 	}
 	return nil, fmt.Errorf("%w: %d", ErrWireFormat, m.format)
+}
+
+func (m *Message) isCommit() bool {
+	return m.public != nil && m.public.content.contentType == ContentTypeCommit ||
+		m.private != nil && m.private.contentType == ContentTypeCommit
 }
 
 // ownEcho recognizes our own commits: the pending one, which then is merged, and

@@ -69,17 +69,38 @@ type CustomProposal struct {
 	Data []byte
 }
 
-func (Add) ProposalType() ProposalType                    { return ProposalAdd }
-func (Update) ProposalType() ProposalType                 { return ProposalUpdate }
-func (Remove) ProposalType() ProposalType                 { return ProposalRemove }
-func (PreSharedKey) ProposalType() ProposalType           { return ProposalPreSharedKey }
-func (ReInit) ProposalType() ProposalType                 { return ProposalReInit }
-func (ExternalInit) ProposalType() ProposalType           { return ProposalExternalInit }
+// ProposalType is [ProposalAdd] (§17.4).
+func (Add) ProposalType() ProposalType { return ProposalAdd }
+
+// ProposalType is [ProposalUpdate] (§17.4).
+func (Update) ProposalType() ProposalType { return ProposalUpdate }
+
+// ProposalType is [ProposalRemove] (§17.4).
+func (Remove) ProposalType() ProposalType { return ProposalRemove }
+
+// ProposalType is [ProposalPreSharedKey] (§17.4).
+func (PreSharedKey) ProposalType() ProposalType { return ProposalPreSharedKey }
+
+// ProposalType is [ProposalReInit] (§17.4).
+func (ReInit) ProposalType() ProposalType { return ProposalReInit }
+
+// ProposalType is [ProposalExternalInit] (§17.4).
+func (ExternalInit) ProposalType() ProposalType { return ProposalExternalInit }
+
+// ProposalType is [ProposalGroupContextExtensions] (§17.4).
 func (GroupContextExtensions) ProposalType() ProposalType { return ProposalGroupContextExtensions }
-func (AppDataUpdate) ProposalType() ProposalType          { return ProposalAppDataUpdate }
-func (AppEphemeral) ProposalType() ProposalType           { return ProposalAppEphemeral }
-func (SelfRemove) ProposalType() ProposalType             { return ProposalSelfRemove }
-func (p CustomProposal) ProposalType() ProposalType       { return p.Type }
+
+// ProposalType is [ProposalAppDataUpdate] (§17.4).
+func (AppDataUpdate) ProposalType() ProposalType { return ProposalAppDataUpdate }
+
+// ProposalType is [ProposalAppEphemeral] (§17.4).
+func (AppEphemeral) ProposalType() ProposalType { return ProposalAppEphemeral }
+
+// ProposalType is [ProposalSelfRemove] (§17.4).
+func (SelfRemove) ProposalType() ProposalType { return ProposalSelfRemove }
+
+// ProposalType is the number of the type, Type (§17.4).
+func (p CustomProposal) ProposalType() ProposalType { return p.Type }
 
 func (p Add) appendBody(b []byte) []byte          { return append(b, p.KeyPackage.raw...) }
 func (p Update) appendBody(b []byte) []byte       { return append(b, p.LeafNode.raw...) }

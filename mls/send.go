@@ -83,8 +83,8 @@ func (g *Group) Propose(p Proposal, authenticatedData []byte) (*Pending[[]byte],
 }
 
 // ProposeUpdate proposes a new leaf of our own with a fresh encryption key
-// (§12.1.2). leaf tells what is to change about it; nil keeps all. A new Signer is
-// used once the proposal is committed.
+// (§12.1.2). leaf is what it says from then on; nil keeps what it says. A new Signer
+// is used once the proposal is committed.
 func (g *Group) ProposeUpdate(leaf *Client, authenticatedData []byte) (*Pending[[]byte], error) {
 	out, err := g.proposeUpdate(leaf, authenticatedData)
 	if err != nil {

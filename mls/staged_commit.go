@@ -34,7 +34,7 @@ type StagedCommit struct {
 	Extensions []Extension
 }
 
-// CommittedProposal is a proposal in a commit.
+// CommittedProposal is a proposal in a commit (§12.4).
 type CommittedProposal struct {
 	Proposal    Proposal
 	Sender      LeafIndex

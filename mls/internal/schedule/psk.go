@@ -18,7 +18,7 @@ type PSK struct {
 // zero bytes. It fails for more than 65,535.
 func PSKSecret(s *suite.Suite, psks []PSK) (suite.Secret, error) {
 	if len(psks) > math.MaxUint16 {
-		return nil, fmt.Errorf("mls: %d pre-shared keys in one epoch", len(psks))
+		return nil, fmt.Errorf("%d pre-shared keys in one epoch", len(psks))
 	}
 	zero := make(suite.Secret, s.HashSize())
 	folded := make(suite.Secret, s.HashSize())

@@ -128,7 +128,7 @@ func Read(s *suite.Suite, r *wire.Reader) *Epoch {
 // above 255 times Nh bytes.
 func Export(s *suite.Suite, exporterSecret []byte, label string, context []byte, length int) (suite.Secret, error) {
 	if length < 0 || length > 255*s.HashSize() {
-		return nil, fmt.Errorf("mls: cannot export %d bytes", length)
+		return nil, fmt.Errorf("cannot export %d bytes", length)
 	}
 	secret := s.DeriveSecret(exporterSecret, label)
 	defer secret.Wipe()

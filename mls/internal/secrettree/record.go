@@ -12,7 +12,7 @@ import (
 )
 
 // ErrRecord tells that a stored record cannot be read.
-var ErrRecord = errors.New("mls: malformed record of a secret tree")
+var ErrRecord = errors.New("malformed record of a secret tree")
 
 // RecordID names a stored record within its tree: one byte for the kind, four
 // for the index.

@@ -21,23 +21,23 @@ import (
 var (
 	// ErrTooFarAhead tells that a generation is more than [Window.Forward]
 	// ahead of the next one expected.
-	ErrTooFarAhead = errors.New("mls: generation too far ahead")
+	ErrTooFarAhead = errors.New("generation too far ahead")
 
 	// ErrTooOld tells that a generation is more than [Window.Backward] behind
 	// the next one expected: its key, if it was ever skipped, is gone.
-	ErrTooOld = errors.New("mls: generation too old")
+	ErrTooOld = errors.New("generation too old")
 
 	// ErrSecretReused tells that the key of a generation has been consumed.
-	ErrSecretReused = errors.New("mls: key of this generation was used")
+	ErrSecretReused = errors.New("key of this generation was used")
 
 	// ErrExhausted tells that a ratchet has come to its last generation.
-	ErrExhausted = errors.New("mls: ratchet exhausted")
+	ErrExhausted = errors.New("ratchet exhausted")
 
 	// ErrNoLeaf tells that the tree has no such leaf.
-	ErrNoLeaf = errors.New("mls: no such leaf in the secret tree")
+	ErrNoLeaf = errors.New("no such leaf in the secret tree")
 
 	// ErrStale tells that the tree has changed since a [Use] was made.
-	ErrStale = errors.New("mls: secret tree changed meanwhile")
+	ErrStale = errors.New("secret tree changed meanwhile")
 )
 
 // Kind tells the two ratchets of a leaf apart.

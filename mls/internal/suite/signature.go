@@ -19,7 +19,7 @@ import (
 
 // ErrInvalidSignatureKey tells that bytes are no private key of the suite's
 // signature scheme.
-var ErrInvalidSignatureKey = errors.New("mls: invalid signature private key")
+var ErrInvalidSignatureKey = errors.New("invalid signature private key")
 
 // Signature is a signature scheme. Public and private keys are the bytes that
 // RFC 9420 §5.1.1 and its test vectors use.
@@ -150,11 +150,11 @@ func (s ecdsaScheme) digest(message []byte) []byte {
 func (s ecdsaScheme) Generate() (Secret, error) {
 	key, err := ecdsa.GenerateKey(s.curve, rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("mls: signature key: %w", err)
+		return nil, fmt.Errorf("signature key: %w", err)
 	}
 	b, err := key.Bytes()
 	if err != nil {
-		return nil, fmt.Errorf("mls: signature key: %w", err)
+		return nil, fmt.Errorf("signature key: %w", err)
 	}
 	return b, nil
 }
@@ -195,7 +195,7 @@ func (k *ecdsaSigner) Public() []byte { return k.public }
 func (k *ecdsaSigner) Sign(message []byte) ([]byte, error) {
 	sig, err := ecdsa.SignASN1(rand.Reader, k.key, k.scheme.digest(message))
 	if err != nil {
-		return nil, fmt.Errorf("mls: signing: %w", err)
+		return nil, fmt.Errorf("signing: %w", err)
 	}
 	return sig, nil
 }
