@@ -12,9 +12,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/node"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlscontents"
+	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
@@ -282,5 +284,49 @@ func TestWrongKeysOfAPrivateKeySigner(t *testing.T) {
 	signer := must(NewPrivateKeySigner("0x0000000000000000000000000000000000000000000000000000000000000001"))(t)
 	if got := signer.Address(); got != "0x7e5f4552091a69125d5dfcb7b8c2659029395bdf" {
 		t.Errorf("address %s", got)
+	}
+}
+
+// A pointer whose welcome is not there doesn't keep others waiting, and is
+// followed when it is.
+func TestPointerBeforeItsWelcome(t *testing.T) {
+	url := startNode(t)
+	ctx := t.Context()
+	alice, bob := newClient(t, url), newClient(t, url, WithoutWorkers())
+	// A commit of alice's whose welcome is not sent: it goes by a pointer instead.
+	group := must(alice.NewGroup(ctx))(t)
+	check(t, group.group.acquire(ctx))
+	state := must(group.group.state())(t)
+	plan := must(protocol.PlanMembership(ctx, alice.inboxes, must(protocol.ParseGroupState(state.Extensions()))(t).Membership, []string{bob.InboxID()}, nil))(t)
+	packages := must(alice.fetchKeyPackages(ctx, plan.Invited(alice.installation)))(t)
+	proposals := must(plan.Proposals(state.Extensions(), state.Members(), alice.installation, packages))(t)
+	pending := must(state.Commit(mls.CommitOptions{Proposals: proposals, ByValueOnly: true}))(t)
+	check(t, group.group.update(func(tx *store.Tx) error { return saveState(tx, group.group.id, pending.Changes()) }))
+	commit := pending.Done()
+	check(t, group.group.send(ctx, []*mlsapi.GroupMessageInput{{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{Data: commit.Message}}}}))
+	check(t, group.group.receive(ctx))
+	group.group.release()
+	row := must(group.group.row())(t)
+	shared, pointer, err := protocol.ShareWelcome(commit.Welcome, row.Cursor)
+	check(t, err)
+	wrapper := must(packages[bob.installation].WelcomeWrapper())(t)
+	send := func(m *mlsapi.WelcomeMessageInput) {
+		_, err := alice.node.MLS.SendWelcomeMessages(ctx, &mlsapi.SendWelcomeMessagesRequest{Messages: []*mlsapi.WelcomeMessageInput{m}})
+		check(t, err)
+	}
+	send(must(pointer.Wrap(bob.installation, wrapper))(t))
+	chat := must(alice.DM(ctx, bob.Address()))(t)
+	must(chat.SendText(ctx, "meanwhile"))(t)
+
+	if got := texts(t, inConversation(t, bob, chat.ID())); !cmp.Equal(got, []string{"meanwhile"}) {
+		t.Errorf("bob reads %q", got)
+	}
+	if _, err := bob.Conversation(group.ID()); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the group: %v", err)
+	}
+	send(shared)
+	must(group.SendText(ctx, "welcome"))(t)
+	if got := texts(t, inConversation(t, bob, group.ID())); !cmp.Equal(got, []string{"welcome"}) {
+		t.Errorf("bob reads %q", got)
 	}
 }

@@ -9,9 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
@@ -274,7 +271,7 @@ func (l *liveStreams) once(ctx context.Context) error {
 			}
 		case <-welcomed:
 			joined, err := c.syncWelcomes(ctx)
-			if err != nil && status.Code(err) != codes.Unknown {
+			if err != nil {
 				return err
 			}
 			if len(joined) > 0 {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/protocol"
@@ -33,6 +35,9 @@ func (c *Client) syncWelcomes(ctx context.Context) (joined []*group, err error) 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	if joined, err = c.retryWelcomes(ctx); err != nil {
+		return joined, err
+	}
 	for {
 		var cursor int64
 		err := c.db.View(func(tx *store.Tx) (err error) {
@@ -54,12 +59,18 @@ func (c *Client) syncWelcomes(ctx context.Context) (joined []*group, err error) 
 			return joined, fmt.Errorf("reading welcomes: %w", err)
 		}
 		for _, m := range response.Messages {
-			number, created := welcomeNumber(m)
+			number, _ := welcomeNumber(m)
 			if number <= uint64(cursor) || number >= 1<<63 {
 				return joined, fmt.Errorf("%w: welcome %d after %d", ErrNodeOrder, number, cursor)
 			}
 			cursor = int64(number)
-			g, err := c.joinOne(ctx, m, number, created)
+			g, err := c.joinOne(ctx, m, func(tx *store.Tx) error {
+				return errors.Join(tx.SetNumber(numberWelcome, int64(number)), c.rotateSoon(tx))
+			})
+			if errors.Is(err, errPointee) {
+				// The others are not to wait for it.
+				err = c.deferWelcome(m, number)
+			}
 			if err != nil {
 				return joined, err
 			}
@@ -81,17 +92,53 @@ func welcomeNumber(m *mlsapi.WelcomeMessage) (number, created uint64) {
 	return m.GetV1().GetId(), m.GetV1().GetCreatedNs()
 }
 
+// deferWelcome keeps a pointer for later.
+func (c *Client) deferWelcome(m *mlsapi.WelcomeMessage, number uint64) error {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return c.db.Update(func(tx *store.Tx) error {
+		return errors.Join(tx.Defer(number, b), tx.SetNumber(numberWelcome, int64(number)), c.rotateSoon(tx))
+	})
+}
+
+// retryWelcomes tries pointers again whose shared welcome was not there.
+func (c *Client) retryWelcomes(ctx context.Context) (joined []*group, err error) {
+	var welcomes [][]byte
+	err = c.db.View(func(tx *store.Tx) (err error) {
+		welcomes, err = tx.Deferred()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range welcomes {
+		m := &mlsapi.WelcomeMessage{}
+		if err := proto.Unmarshal(b, m); err != nil {
+			return joined, fmt.Errorf("stored welcome: %w", err)
+		}
+		number, _ := welcomeNumber(m)
+		g, err := c.joinOne(ctx, m, func(tx *store.Tx) error { return tx.Undefer(number) })
+		if err != nil && !errors.Is(err, errPointee) {
+			return joined, err
+		}
+		if g != nil {
+			joined = append(joined, g)
+		}
+	}
+	return joined, nil
+}
+
 // joinOne joins the group of one welcome. It returns nil, after noting the reason,
-// if there is nothing to join; the error means that it has to be tried again.
-func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, number, created uint64) (*group, error) {
+// if there is nothing to join. Finish is part of the transaction either way. The
+// error means that it has to be tried again; errPointee, that only this one has to.
+func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, finish func(*store.Tx) error) (*group, error) {
+	number, created := welcomeNumber(m)
 	skip := func(reason error) (*group, error) {
 		c.options.logger.Info("welcome skipped", "number", number, "reason", reason)
 		return nil, c.db.Update(func(tx *store.Tx) error {
-			return errors.Join(
-				tx.AddSkip(c.skip(nil, number, reason)),
-				tx.SetNumber(numberWelcome, int64(number)),
-				c.rotateSoon(tx),
-			)
+			return errors.Join(tx.AddSkip(c.skip(nil, number, reason)), finish(tx))
 		})
 	}
 	kp, err := c.keyPackageFor(m)
@@ -154,7 +201,7 @@ func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, number, 
 		if err := c.storeJoined(tx, g, state, adder, welcome.CommitID, number, created); err != nil {
 			return err
 		}
-		return errors.Join(tx.SetNumber(numberWelcome, int64(number)), c.rotateSoon(tx))
+		return finish(tx)
 	})
 	if err != nil {
 		return nil, err

@@ -401,6 +401,25 @@ func (tx *Tx) Skips(f func(Skip)) error {
 	})
 }
 
+// Defer keeps a welcome for another try.
+func (tx *Tx) Defer(number uint64, welcome []byte) error {
+	return tx.Exec("INSERT OR REPLACE INTO deferred (number, welcome) VALUES (?, ?)", number, welcome)
+}
+
+// Deferred returns the welcomes that are kept for another try, oldest first.
+func (tx *Tx) Deferred() (welcomes [][]byte, err error) {
+	err = tx.Query("SELECT welcome FROM deferred ORDER BY number", nil, func(r Row) error {
+		welcomes = append(welcomes, r.Bytes(0))
+		return nil
+	})
+	return welcomes, err
+}
+
+// Undefer forgets a welcome that was kept for another try.
+func (tx *Tx) Undefer(number uint64) error {
+	return tx.Exec("DELETE FROM deferred WHERE number = ?", number)
+}
+
 // Kinds of what one consents to.
 const (
 	ConsentConversation = 1

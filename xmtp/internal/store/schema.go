@@ -115,6 +115,12 @@ var migrations = []string{
 		PRIMARY KEY (kind, entity)
 	) STRICT, WITHOUT ROWID;
 
+	-- Welcome pointers whose shared welcome was not there yet.
+	CREATE TABLE deferred (
+		number  INTEGER PRIMARY KEY,     -- the node's
+		welcome BLOB NOT NULL            -- serialized WelcomeMessage
+	) STRICT;
+
 	-- Envelopes that could not be used, and why.
 	CREATE TABLE skipped (
 		group_id BLOB NOT NULL,          -- empty for welcomes
