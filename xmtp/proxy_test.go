@@ -1,0 +1,232 @@
+package xmtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
+)
+
+// proxy stands between a client and its node. It sees every call, and can be cut
+// at any of them.
+type proxy struct {
+	url  string
+	node *grpc.ClientConn
+
+	// delay, if set, is how long a call takes longer.
+	delay func() time.Duration
+	// published, if set, gets every group message that leaves the client, whether
+	// it reaches the node or not.
+	published func(data []byte)
+
+	mu     sync.Mutex
+	calls  int
+	cutAt  int  // of calls; 0 for never
+	after  bool // the node has done the call, its answer is lost
+	then   func()
+	cut    bool
+	fault  bool // only one call fails, then all is well
+	faults int
+}
+
+// errCut is what a client sees of a cut.
+var errCut = status.Error(codes.Unavailable, "connection cut")
+
+func newProxy(t *testing.T, nodeURL string) *proxy {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(nodeURL, "http://"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{}), grpc.MaxCallRecvMsgSize(64<<20), grpc.MaxCallSendMsgSize(64<<20)))
+	check(t, err)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	p := &proxy{url: "http://" + listener.Addr().String(), node: conn}
+	server := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.MaxRecvMsgSize(64<<20), grpc.MaxSendMsgSize(64<<20), grpc.UnknownServiceHandler(p.handle))
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Stop()
+		check(t, errors.Join(<-ended, conn.Close()))
+	})
+	return p
+}
+
+// arm lets the n-th call from now, counted from 1, be the last: it does not reach
+// the node, or its answer doesn't come back. then is called at that moment.
+func (p *proxy) arm(n int, after bool, then func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cutAt, p.after, p.then = p.calls+n, after, then
+}
+
+// failOnce lets one call fail and the next ones succeed.
+func (p *proxy) failOnce(n int, after bool) {
+	p.arm(n, after, nil)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fault = true
+}
+
+// kill cuts the connection now.
+func (p *proxy) kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = true
+}
+
+// revive ends a cut, and disarms.
+func (p *proxy) revive() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut, p.fault, p.cutAt, p.then = false, false, 0, nil
+}
+
+// enter counts a call and tells which it is.
+func (p *proxy) enter() (number int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cut {
+		return 0, errCut
+	}
+	p.calls++
+	if p.calls == p.cutAt && !p.after {
+		return 0, p.break_()
+	}
+	return p.calls, nil
+}
+
+// leave tells whether the answer of a call comes through.
+func (p *proxy) leave(number int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cut {
+		return errCut
+	}
+	if number == p.cutAt && p.after {
+		return p.break_()
+	}
+	return nil
+}
+
+func (p *proxy) break_() error {
+	p.faults++
+	if p.fault {
+		return errCut
+	}
+	p.cut = true
+	p.then()
+	return errCut
+}
+
+// handle forwards a call: one request, and one answer or a stream of them.
+func (p *proxy) handle(_ any, client grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(client)
+	var request []byte
+	if err := client.RecvMsg(&request); err != nil {
+		return err
+	}
+	if err := p.note(method, request); err != nil {
+		return err
+	}
+	number, err := p.enter()
+	if err != nil {
+		return err
+	}
+	if p.delay != nil {
+		select {
+		case <-time.After(p.delay()):
+		case <-client.Context().Done():
+			return client.Context().Err()
+		}
+	}
+	// What was sent is done, even if the client has gone in the meantime.
+	headers, _ := metadata.FromIncomingContext(client.Context())
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(context.WithoutCancel(client.Context()), headers))
+	defer cancel()
+	streaming := strings.Contains(method, "Subscribe")
+	if streaming {
+		defer context.AfterFunc(client.Context(), cancel)()
+	}
+	stream, err := p.node.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(stream.SendMsg(&request), stream.CloseSend()); err != nil {
+		return err
+	}
+	if streaming {
+		headers, err := stream.Header()
+		if err != nil {
+			return err
+		}
+		if err := client.SendHeader(headers); err != nil {
+			return err
+		}
+	}
+	for {
+		var answer []byte
+		err := stream.RecvMsg(&answer)
+		if lost := p.leave(number); lost != nil {
+			return lost
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := client.SendMsg(&answer); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *proxy) note(method string, request []byte) error {
+	if p.published == nil || !strings.HasSuffix(method, "/SendGroupMessages") {
+		return nil
+	}
+	var messages mlsapi.SendGroupMessagesRequest
+	if err := proto.Unmarshal(request, &messages); err != nil {
+		return err
+	}
+	for _, m := range messages.Messages {
+		p.published(m.GetV1().GetData())
+	}
+	return nil
+}
+
+// rawCodec leaves messages as they are.
+type rawCodec struct{}
+
+func (rawCodec) Name() string { return "proto" }
+
+func (rawCodec) Marshal(v any) ([]byte, error) {
+	b, ok := v.(*[]byte)
+	if !ok {
+		return nil, fmt.Errorf("a %T", v)
+	}
+	return *b, nil
+}
+
+func (rawCodec) Unmarshal(data []byte, v any) error {
+	b, ok := v.(*[]byte)
+	if !ok {
+		return fmt.Errorf("a %T", v)
+	}
+	*b = append([]byte(nil), data...)
+	return nil
+}
