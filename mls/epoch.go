@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/go-xmtp/go-xmtp/mls/internal/schedule"
@@ -95,24 +96,33 @@ type pastEpoch struct {
 	resumption suite.Secret
 	messages   *secrettree.Tree
 
-	// leaves are the senders that changed when the epoch ended, as they were.
-	leaves map[LeafIndex]pastLeaf
+	// leaves are the senders that changed when the epoch ended, as they were; nil
+	// for a blank leaf.
+	leaves map[LeafIndex]*pastLeaf
 
 	// ownCommit is the hash of the commit that ended the epoch if it was ours.
 	ownCommit []byte
 }
 
-// pastLeaf is what is kept of a leaf, nothing if it was blank.
+// pastLeaf is what is kept of a leaf.
 type pastLeaf struct {
 	signatureKey []byte
 	credential   Credential
 }
 
-func newPastLeaf(n LeafNode) pastLeaf {
+// newPastLeaf keeps what is needed of a leaf; nil if it is blank.
+func newPastLeaf(n LeafNode) *pastLeaf {
 	if n.raw == nil {
-		return pastLeaf{}
+		return nil
 	}
-	return pastLeaf{n.SignatureKey(), n.Credential()}
+	return &pastLeaf{n.SignatureKey(), n.Credential()}
+}
+
+func (l *pastLeaf) equal(o *pastLeaf) bool {
+	if l == nil || o == nil {
+		return l == o
+	}
+	return bytes.Equal(l.signatureKey, o.signatureKey) && l.credential.equal(o.credential)
 }
 
 func (p *pastEpoch) wipe() {

@@ -214,7 +214,7 @@ func (l *loader) loadEpoch(g *Group) error {
 func (l *loader) loadPast(g *Group) error {
 	for _, r := range l.past {
 		f := readFields(r.Value)
-		p := &pastEpoch{number: binary.BigEndian.Uint64(r.Key), leaves: make(map[LeafIndex]pastLeaf)}
+		p := &pastEpoch{number: binary.BigEndian.Uint64(r.Key), leaves: make(map[LeafIndex]*pastLeaf)}
 		c := l.contexts[p.number]
 		if c == nil || p.number >= g.current.context.epoch {
 			return fmt.Errorf("past epoch %d has no context", p.number)
@@ -230,10 +230,10 @@ func (l *loader) loadPast(g *Group) error {
 				i := LeafIndex(r.Uint32())
 				key := bytes.Clone(r.Opaque())
 				c := readCredential(r)
-				if len(key) == 0 {
-					key = nil
+				p.leaves[i] = nil
+				if len(key) > 0 {
+					p.leaves[i] = &pastLeaf{key, Credential{c.Type, bytes.Clone(c.Data)}}
 				}
-				p.leaves[i] = pastLeaf{key, Credential{c.Type, bytes.Clone(c.Data)}}
 			}
 		})
 		if err := f.done(); err != nil {

@@ -295,7 +295,10 @@ func (g *Group) view(epoch uint64) (epochView, error) {
 func (g *Group) senderAt(in epochView, i LeafIndex) (pastLeaf, bool) {
 	for age := in.age; age > 0; age-- {
 		if l, ok := g.past[age-1].leaves[i]; ok {
-			return l, l.signatureKey != nil
+			if l == nil {
+				return pastLeaf{}, false
+			}
+			return *l, true
 		}
 	}
 	leaf, ok := g.leaf(i)

@@ -109,6 +109,7 @@ func newTree(s *suite.Suite) *ratchetTree {
 // one tree at most one may be kept, see [ratchetTree.settle].
 func (t *ratchetTree) clone() *ratchetTree {
 	t.keys.build(t)
+	t.keys.settle(t)
 	c := *t
 	c.edit++
 	c.blocks = slices.Clone(t.blocks)

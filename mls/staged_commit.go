@@ -292,7 +292,7 @@ func (g *Group) pastEpoch(tr *transition) *pastEpoch {
 	p := &pastEpoch{
 		number: e.context.epoch, context: e.context.raw, own: e.own, size: e.tree.size,
 		senderData: e.secrets.SenderData, resumption: e.secrets.Resumption, messages: e.messages,
-		leaves: make(map[LeafIndex]pastLeaf), ownCommit: tr.hash,
+		leaves: make(map[LeafIndex]*pastLeaf), ownCommit: tr.hash,
 	}
 	for i, before := range tr.before {
 		after, _ := tr.next.tree.leaf(i)
@@ -301,10 +301,6 @@ func (g *Group) pastEpoch(tr *transition) *pastEpoch {
 		}
 	}
 	return p
-}
-
-func (l pastLeaf) equal(o pastLeaf) bool {
-	return bytes.Equal(l.signatureKey, o.signatureKey) && l.credential.equal(o.credential)
 }
 
 // leave drops what a removed member has no more use for: late messages of the

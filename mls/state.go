@@ -306,6 +306,9 @@ func (p *pastEpoch) record() Record {
 	var leaves []byte
 	for _, i := range slices.Sorted(maps.Keys(p.leaves)) {
 		l := p.leaves[i]
+		if l == nil {
+			l = new(pastLeaf)
+		}
 		leaves = wire.AppendUint32(leaves, uint32(i))
 		leaves = wire.AppendOpaque(leaves, l.signatureKey)
 		leaves = l.credential.append(leaves)
