@@ -53,14 +53,6 @@ func (l *inboxLog) latest() (*identity.State, uint64) {
 	return l.states[n], l.numbers[n]
 }
 
-// at returns the state after the update of exactly that number, nil if there is none.
-func (l *inboxLog) at(number uint64) *identity.State {
-	if i, found := slices.BinarySearch(l.numbers, number); found {
-		return l.states[i]
-	}
-	return nil
-}
-
 func (l *inboxLog) extend(number uint64, update *identity.VerifiedUpdate) (*inboxLog, error) {
 	last, before := l.latest()
 	if number <= before {
@@ -121,29 +113,6 @@ func (x *inboxes) refresh(ctx context.Context, ids ...string) error {
 		group.Go(func() error { return x.download(ctx, chunk) })
 	}
 	return group.Wait()
-}
-
-// at returns the state of an inbox after the update of that number, and
-// downloads the log if it doesn't reach so far. An unknown number is
-// [identity.ErrMissingIdentityUpdate].
-func (x *inboxes) at(ctx context.Context, inbox string, number uint64) (*identity.State, error) {
-	log, err := x.known(inbox)
-	if err != nil {
-		return nil, err
-	}
-	if _, last := log.latest(); last < number {
-		if err := x.refresh(ctx, inbox); err != nil {
-			return nil, err
-		}
-		if log, err = x.known(inbox); err != nil {
-			return nil, err
-		}
-	}
-	state := log.at(number)
-	if state == nil {
-		return nil, fmt.Errorf("inbox %s at %d: %w", inbox, number, identity.ErrMissingIdentityUpdate)
-	}
-	return state, nil
 }
 
 // reserve waits until nobody else downloads any of the inboxes, which are sorted.

@@ -61,7 +61,7 @@ func (a *account) open(ctx context.Context) (*xmtp.Client, error) {
 	}
 	client, err := xmtp.NewClient(ctx, signer, options...)
 	if errors.Is(err, xmtp.ErrInUse) {
-		err = fmt.Errorf("%w\nStop the other program, or choose another --database.", err)
+		err = fmt.Errorf("%w\nStop the other program, or choose another --database", err)
 	}
 	return client, err
 }
