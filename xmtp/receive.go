@@ -116,7 +116,7 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 			err := g.applyApplication(tx, state, m)
 			if errors.Is(err, mls.ErrStateRolledBack) {
 				rolledBack = true
-				return g.markProblem(tx, problemRolledBack)
+				return g.markRolledBack(tx)
 			}
 			if err != nil {
 				return err
@@ -379,7 +379,7 @@ func (g *group) passOver(m *mlsapi.GroupMessage_V1, intent store.Intent, own boo
 	rolledBack := errors.Is(reason, mls.ErrStateRolledBack)
 	err := g.update(func(tx *store.Tx) error {
 		if rolledBack {
-			return g.markProblem(tx, problemRolledBack)
+			return g.markRolledBack(tx)
 		}
 		if own {
 			if err := g.requeue(tx, intent); err != nil {
@@ -422,11 +422,27 @@ func (g *group) pause(version *protocol.VersionError) error {
 	return errors.Join(err, fmt.Errorf("%w: %s", ErrPaused, version.Required))
 }
 
-func (g *group) markProblem(tx *store.Tx, problem string) error {
+// markRolledBack ends the use of the conversation. What waits is given up: it
+// would be sent once another member has let us in again, long after the caller
+// was told that it can't be.
+func (g *group) markRolledBack(tx *store.Tx) error {
 	row, found, err := tx.Group(g.id)
 	if err != nil || !found {
 		return err
 	}
-	row.Problem = problem
-	return tx.PutGroup(row)
+	row.Problem = problemRolledBack
+	if err := tx.PutGroup(row); err != nil {
+		return err
+	}
+	for {
+		intents, err := tx.Intents(g.id, maxBatchMessages)
+		if err != nil || len(intents) == 0 {
+			return err
+		}
+		for _, i := range intents {
+			if err := g.giveUp(tx, i, ErrStateRolledBack); err != nil {
+				return err
+			}
+		}
+	}
 }
