@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -162,7 +161,7 @@ func (p *powerCuts) look(left *vfs.MemFS, acknowledged, shown int, again bool) e
 	}
 	var failure atomic.Pointer[error]
 	x, err := index.Open(index.Options{
-		FS: fs, Dir: "/srv/xmtp/data", Logger: slog.New(slog.DiscardHandler),
+		FS: fs, Dir: "/srv/xmtp/data", Logger: discard,
 		OnFailure: func(err error) { failure.Store(&err) },
 	})
 	if err != nil {
@@ -188,6 +187,7 @@ func (p *powerCuts) look(left *vfs.MemFS, acknowledged, shown int, again bool) e
 // numbers are new, wherever it happens. In the long tier it happens at every
 // operation on the file system.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	const people = 4
 	l := newLoad(t, people, 5, 1)
 	mem := vfs.NewCrashableMem()
@@ -203,12 +203,17 @@ func TestPowerCut(t *testing.T) {
 		return proof || sample[op]
 	}}
 	options := node.Options{Data: "/srv/xmtp/data"}.On(&hookFS{mem, cuts.hook})
-	n := start(t, options)
-	if err := l.run(within(t, scaled(5*time.Minute, time.Hour)), scaled(40, 150), func() *client { return dial(t, n) }); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Close(); err != nil {
-		t.Fatal(err)
+	// What is in the log goes into tables at each start, and in the long tier,
+	// where there is enough, in between.
+	l.pad = scaled(8_000, 150_000)
+	for range 3 {
+		n := start(t, options)
+		if err := l.run(within(t, scaled(5*time.Minute, time.Hour)), scaled(14, 50), func() *client { return dial(t, n) }); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	acknowledged, shown := l.mark()
 	if err := cuts.look(mem.CrashClone(vfs.CrashCloneCfg{}), acknowledged, shown, false); err != nil {

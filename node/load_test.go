@@ -5,12 +5,15 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/go-xmtp/go-xmtp/identity"
@@ -59,18 +62,23 @@ type load struct {
 	people []*person
 	groups [][]byte
 	inst   map[string][][16]byte // uploads by installation
+	pad    int                   // bytes by which payloads are longer than they need to be, at most
 
 	mu           sync.Mutex
 	acknowledged []fact
 	shown        []fact
 	known        map[fact]bool // what is in shown
+	enough       int           // acknowledged records at which wanted is closed
+	wanted       chan struct{}
 	streamed     map[order.Topic][]fact // by streams that were resumed from their cursors
 }
 
 const loadGroups = 3
 
+var discard = slog.New(slog.DiscardHandler)
+
 func newLoad(t testing.TB, people, updates int, seed uint64) *load {
-	l := &load{inst: map[string][][16]byte{}, known: map[fact]bool{}, streamed: map[order.Topic][]fact{}}
+	l := &load{inst: map[string][][16]byte{}, pad: 8000, known: map[fact]bool{}, streamed: map[order.Topic][]fact{}}
 	for range loadGroups {
 		l.groups = append(l.groups, newGroupID())
 	}
@@ -93,6 +101,17 @@ func newLoad(t testing.TB, people, updates int, seed uint64) *load {
 	return l
 }
 
+// connectTo is a connection that outlasts tests, and nodes at the address.
+func connectTo(address string) (*client, error) {
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
+	if err != nil {
+		return nil, err
+	}
+	return &client{mlsapi.NewMlsApiClient(conn), identityapi.NewIdentityApiClient(conn), conn}, nil
+}
+
 // welcomes is the installation that gets all of a person's welcomes.
 func (p *person) welcomes() []byte { return publicKey(p.inbox.installation) }
 
@@ -101,7 +120,7 @@ func (p *person) next(l *load) *publication {
 	p.count++
 	publication := &publication{}
 	name := func(i int) string { return fmt.Sprintf("%s %d %d ", p.inbox.id, p.count, i) }
-	pad := func() string { return string(make([]byte, p.rng.IntN(1+p.rng.IntN(8000)))) }
+	pad := func() string { return string(make([]byte, p.rng.IntN(1+p.rng.IntN(l.pad)))) }
 	switch turn := p.rng.IntN(10); {
 	case turn == 0 && len(p.updates) > 0:
 		update := p.updates[0]
@@ -164,6 +183,10 @@ func (l *load) publish(ctx context.Context, p *person, c *client, calls int) err
 		}
 		l.mu.Lock()
 		l.acknowledged = append(l.acknowledged, p.todo.facts...)
+		if l.wanted != nil && len(l.acknowledged) >= l.enough {
+			close(l.wanted)
+			l.wanted = nil
+		}
 		l.mu.Unlock()
 		p.todo = nil
 	}
@@ -326,6 +349,14 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
+// after returns a channel that is closed when n more records are acknowledged.
+func (l *load) after(n int) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.enough, l.wanted = len(l.acknowledged)+n, make(chan struct{})
+	return l.wanted
+}
+
 // mark returns how much is known by now; see [load.verify].
 func (l *load) mark() (acknowledged, shown int) {
 	l.mu.Lock()
@@ -471,4 +502,17 @@ func (l *load) verifyStreams(x *index.Index) error {
 		}
 	}
 	return nil
+}
+
+// hasStreamed tells whether a topic's newest record has been streamed.
+func (l *load) hasStreamed(ctx context.Context, t testing.TB, c *client, log *log, kind order.Kind, id []byte) bool {
+	t.Helper()
+	newest, _, err := log.page(ctx, c, id, &mlsapi.PagingInfo{Direction: descending, Limit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	streamed := l.streamed[order.Topic{Kind: kind, ID: string(id)}]
+	return len(newest) == 0 || len(streamed) > 0 && streamed[len(streamed)-1].number == newest[0].id
 }

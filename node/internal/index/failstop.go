@@ -11,13 +11,13 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// failStop is the file system of a store that is open. After a write that
+// failStop is the file system of a store. After a write that
 // failed nobody knows what the disk holds, so Pebble is never told of one: it
 // would try again, panic or go on. The failure is reported and the writing
 // goroutine stays where it is until the process ends.
 //
-// Tables are an exception when the disk is full. They are made from what is in
-// the log, under another name at each try.
+// Tables of an open store are an exception when the disk is full. They are made
+// from what is in the log, under another name at each try.
 type failStop struct {
 	vfs.FS
 	index *Index
@@ -27,10 +27,10 @@ type failStop struct {
 const tableRetry = time.Second
 
 func (f *failStop) check(name string, err error) error {
-	if err == nil || !f.index.serving.Load() {
-		return err
+	if err == nil {
+		return nil
 	}
-	if vfs.IsNoSpaceError(err) && strings.HasSuffix(name, ".sst") {
+	if vfs.IsNoSpaceError(err) && strings.HasSuffix(name, ".sst") && f.index.serving.Load() {
 		time.Sleep(tableRetry)
 		return err
 	}

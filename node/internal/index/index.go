@@ -239,7 +239,10 @@ func (x *Index) await(do func() error) error {
 		err := errors.New("the store gave up")
 		defer func() {
 			if p := recover(); p != nil {
-				err = fmt.Errorf("%v", p)
+				var ok bool
+				if err, ok = p.(error); !ok {
+					err = fmt.Errorf("%v", p)
+				}
 			}
 			done <- err
 		}()
@@ -423,6 +426,13 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 
 // Fatalf is called when the store can't go on; Pebble expects that it does not return.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	l.index.breakDown(fmt.Errorf("the store failed: "+format, args...))
+	l.Errorf(format, args...)
+	err := fmt.Errorf("the store failed: "+format, args...)
+	for _, arg := range args {
+		if cause, ok := arg.(error); ok {
+			err = fmt.Errorf("the store failed: %w", cause)
+		}
+	}
+	l.index.breakDown(err)
 	runtime.Goexit()
 }
