@@ -5,7 +5,9 @@ import (
 	"testing"
 
 	"github.com/go-xmtp/go-xmtp/mls"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/crashtest"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
 // restore puts an earlier copy of the database in place of the present one.
@@ -188,4 +190,34 @@ func heal(t *testing.T, w *world, id string, by *Client) {
 	if len(w.ledger.count) == 0 || w.ledger.count[mls.ContentTypeApplication] == 0 {
 		t.Error("nothing was looked at")
 	}
+}
+
+// A welcome that comes once more, after the removal that followed it, must not
+// bring back the keys of its epoch, which have been used.
+func TestOldWelcomeIsNotUsedAgain(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	alice := w.alice.client
+	v := must(w.bob.NewGroup(ctx, alice.InboxID()))(t)
+	response, err := w.bob.node.MLS.QueryWelcomeMessages(ctx, &mlsapi.QueryWelcomeMessagesRequest{InstallationKey: alice.installation.Bytes()})
+	check(t, err)
+	welcome := response.Messages[0]
+	check(t, alice.Sync(ctx))
+	check(t, w.say(ctx, alice, v.ID()))
+	w.converge(t)
+	check(t, v.RemoveMembers(ctx, alice.InboxID()))
+	for _, removed := range []bool{false, true} {
+		if removed {
+			check(t, alice.Sync(ctx))
+		}
+		welcome.GetV1().Id += 1000
+		if g, err := alice.joinOne(ctx, welcome, func(*store.Tx) error { return nil }); g != nil || err != nil {
+			t.Errorf("knowing that she was removed %v: %v, %v", removed, g, err)
+		}
+	}
+	if err := w.say(ctx, alice, v.ID()); !errors.Is(err, ErrRemoved) {
+		t.Errorf("got %v", err)
+	}
+	w.ledger.observe(t, w.bob)
+	w.ledger.check(t)
 }

@@ -241,25 +241,23 @@ func (c *Client) follow(ctx context.Context, pointer *protocol.WelcomePointer) (
 	return pointer.Open(response.Messages[0])
 }
 
-// supersedes tells whether what we have of the group is as new as a welcome to
-// that epoch.
+// supersedes tells whether what we have, or had, of the group is as new as a
+// welcome to that epoch. Also if we have been removed since: we may have used the
+// keys of that epoch, and would use them again.
 func (g *group) supersedes(epoch uint64) (bool, error) {
-	row, err := g.row()
+	_, err := g.row()
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	if row.Problem != "" {
-		return false, nil
-	}
 	state, err := g.state()
 	if err != nil {
 		// What can't be read is better replaced.
 		return false, nil
 	}
-	return state.Active() && epoch <= state.Epoch(), nil
+	return epoch <= state.Epoch(), nil
 }
 
 // storeJoined stores what we know of a group that we have just joined.
