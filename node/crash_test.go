@@ -6,6 +6,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -113,8 +115,8 @@ type powerCuts struct {
 	t    *testing.T
 	load *load
 	mem  *vfs.MemFS
-	// chosen tells whether to cut before an operation.
-	chosen func(op int) bool
+	// chosen tells how often to cut before an operation.
+	chosen func(n int, op, name string) int
 
 	operations atomic.Int64
 	mu         sync.Mutex // one look at a time
@@ -125,12 +127,13 @@ type powerCuts struct {
 
 func (p *powerCuts) hook(op, name string) error {
 	n := int(p.operations.Add(1)) - 1
-	if !p.chosen(n) {
-		return nil
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, percent := range []int{0, 1 + p.rng.IntN(99)} {
+	for cut := range p.chosen(n, op, name) {
+		percent := 0
+		if cut > 0 {
+			percent = 1 + p.rng.IntN(99)
+		}
 		// What was known before the cut has to outlast it.
 		acknowledged, shown := p.load.mark()
 		clone := p.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: p.rng})
@@ -193,22 +196,28 @@ func TestPowerCut(t *testing.T) {
 	mem := vfs.NewCrashableMem()
 	rng := rand.New(rand.NewPCG(7, 7))
 	sample := map[int]bool{}
-	for len(sample) < 20 {
+	for len(sample) < 15 {
 		sample[rng.IntN(60)] = true // while the directory is made
 	}
-	for len(sample) < 50 {
-		sample[60+rng.IntN(300)] = true
+	for len(sample) < 35 {
+		sample[60+rng.IntN(400)] = true
 	}
-	cuts := &powerCuts{t: t, load: l, mem: mem, rng: rand.New(rand.NewPCG(8, 8)), chosen: func(op int) bool {
-		return proof || sample[op]
+	cuts := &powerCuts{t: t, load: l, mem: mem, rng: rand.New(rand.NewPCG(8, 8)), chosen: func(n int, op, name string) int {
+		switch {
+		case op == "rename", op == "sync" && !strings.Contains(path.Base(name), "."):
+			return 3 // where names become durable, or not
+		case proof, sample[n]:
+			return 2
+		}
+		return 0
 	}}
 	options := node.Options{Data: "/srv/xmtp/data"}.On(&hookFS{mem, cuts.hook})
-	// What is in the log goes into tables at each start, and in the long tier,
-	// where there is enough, in between.
-	l.pad = scaled(8_000, 150_000)
-	for range 3 {
+	// What is in the log goes into tables at each start and, in the long tier,
+	// when there is enough.
+	for _, pad := range []int{8_000, 8_000, scaled(8_000, 400_000)} {
+		l.pad = pad
 		n := start(t, options)
-		if err := l.run(within(t, scaled(5*time.Minute, time.Hour)), scaled(14, 50), func() *client { return dial(t, n) }); err != nil {
+		if err := l.run(within(t, scaled(5*time.Minute, time.Hour)), scaled(14, 20), func() *client { return dial(t, n) }); err != nil {
 			t.Fatal(err)
 		}
 		if err := n.Close(); err != nil {
