@@ -143,7 +143,7 @@ func TestS3(t *testing.T) {
 			cursor uint64
 			got    delivered
 		}
-		results := make([]result, scaled(12, 40))
+		results := make([]result, scaled(8, 40))
 		var readers errgroup.Group
 		for i := range results {
 			reader, cursor := dial(t, n), cursors[i%len(cursors)]

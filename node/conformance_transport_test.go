@@ -289,21 +289,18 @@ func TestT3(t *testing.T) {
 func TestT4(t *testing.T) {
 	t.Parallel()
 	c, ctx := connect(t), short(t)
-	whole, parts := newInstallationKey(), newInstallationKey()
-	for topic, size := range map[*[]byte]int{&whole: 20 << 20, &parts: 5 << 20} {
-		req := welcomeRequest()
-		for range 20 << 20 / size {
-			req.Messages = append(req.Messages, welcomeInput(*topic, append(random(16), make([]byte, size-16)...)))
-		}
-		must(c.mls.SendWelcomeMessages(ctx, req))(t)
-		all := must(welcomeLog.all(ctx, c, *topic, 0))(t)
-		if len(all) != len(req.Messages) {
-			t.Fatalf("%d welcomes, want %d", len(all), len(req.Messages))
-		}
-		for i, e := range all {
-			if e.data != string(req.Messages[i].GetV1().Data) {
-				t.Errorf("welcome %d of %d bytes is another one", i, size)
-			}
+	installation, req := newInstallationKey(), welcomeRequest()
+	for _, size := range []int{15 << 20, 5 << 20} {
+		req.Messages = append(req.Messages, welcomeInput(installation, append(random(16), make([]byte, size-16)...)))
+	}
+	must(c.mls.SendWelcomeMessages(ctx, req))(t)
+	all := must(welcomeLog.all(ctx, c, installation, 0))(t)
+	if len(all) != len(req.Messages) {
+		t.Fatalf("%d welcomes, want %d", len(all), len(req.Messages))
+	}
+	for i, e := range all {
+		if e.data != string(req.Messages[i].GetV1().Data) {
+			t.Errorf("welcome %d is another one", i)
 		}
 	}
 }

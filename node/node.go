@@ -199,6 +199,7 @@ func (n *Node) start() {
 	n.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(api.MaxMessageBytes),
 		grpc.MaxSendMsgSize(api.MaxMessageBytes),
+		grpc.ForceServerCodecV2(api.NewCodec()),
 		// Clients ping every 16 s, with or without calls under way, and take a
 		// refusal as the end of the connection.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{

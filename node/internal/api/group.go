@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/binary"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -12,9 +13,15 @@ import (
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 )
 
-// groupIDLength is the length of a group id: a protocol invariant of XMTP, on
-// which clients fail if it is broken.
-const groupIDLength = 16
+const (
+	// groupIDLength is the length of a group id: a protocol invariant of XMTP,
+	// on which clients fail if it is broken.
+	groupIDLength = 16
+	// maxPublicBytes bounds a PublicMessage, whose lists take many times their
+	// length to decode. Clients send none; a commit that adds 250 members would
+	// have half of it.
+	maxPublicBytes = 1 << 20
+)
 
 type mlsServer struct {
 	mlsapi.UnimplementedMlsApiServer
@@ -52,6 +59,9 @@ func groupRecord(input *mlsapi.GroupMessageInput_V1) (*order.Record, error) {
 	if len(input.Data) == 0 {
 		return nil, invalid("message is empty")
 	}
+	if len(input.Data) > maxPublicBytes && isPublic(input.Data) {
+		return nil, invalid("invalid group message: a public message of %d bytes: at most %d are taken", len(input.Data), maxPublicBytes)
+	}
 	header, _, err := mls.ParseHeader(input.Data)
 	if err != nil {
 		return nil, invalid("invalid group message: %v", err)
@@ -72,6 +82,11 @@ func groupRecord(input *mlsapi.GroupMessageInput_V1) (*order.Record, error) {
 		Facts:   facts.Append(make([]byte, 0, 1+len(input.SenderHmac))),
 		Payload: input.Data,
 	}, nil
+}
+
+// isPublic looks at no more than the wire format.
+func isPublic(data []byte) bool {
+	return len(data) >= 4 && binary.BigEndian.Uint16(data[2:]) == uint16(mls.WireFormatPublicMessage)
 }
 
 func groupMessage(r *order.Record) (*mlsapi.GroupMessage, error) {

@@ -10,6 +10,10 @@ import (
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 )
 
+// maxKeyPackageBytes is some forty times what clients upload. Whoever adds
+// members fetches many at once, and all of them have to fit into one response.
+const maxKeyPackageBytes = 64 << 10
+
 func (s *mlsServer) UploadKeyPackage(ctx context.Context, req *mlsapi.UploadKeyPackageRequest) (*emptypb.Empty, error) {
 	if _, err := s.upload(ctx, req.KeyPackage); err != nil {
 		return nil, err
@@ -33,6 +37,9 @@ func (s *mlsServer) upload(ctx context.Context, upload *mlsapi.KeyPackageUpload)
 	}
 	if upload == nil {
 		return nil, invalid("no key package")
+	}
+	if n := len(upload.KeyPackageTlsSerialized); n > maxKeyPackageBytes {
+		return nil, invalid("invalid key package: %d bytes: at most %d are taken", n, maxKeyPackageBytes)
 	}
 	info, err := identity.VerifyKeyPackage(upload.KeyPackageTlsSerialized, s.Now())
 	if err != nil {
