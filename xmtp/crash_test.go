@@ -260,8 +260,9 @@ func (w *world) told(t *testing.T, c *Client, ids ...string) {
 }
 
 func TestCrashWhileRegistering(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	eachCut(t, 6, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 11, func(at cut, loss crashtest.Loss) bool {
 		check(t, w.alice.client.Close())
 		w.fs.Load(nil)
 		w.alice = newDevice(t, w.fs, w.proxy)
@@ -290,9 +291,10 @@ func TestCrashWhileRegistering(t *testing.T) {
 }
 
 func TestCrashWhileCreatingAGroup(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	checked := map[string]bool{}
-	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 15, func(at cut, loss crashtest.Loss) bool {
 		ctx, cancel := w.alice.armed(t, at)
 		v, err := w.alice.client.NewGroup(ctx, w.bob.InboxID(), w.carol.Address())
 		cancel()
@@ -330,8 +332,9 @@ func TestCrashWhileCreatingAGroup(t *testing.T) {
 }
 
 func TestCrashWhileCreatingADirectMessage(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	eachCut(t, 13, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 25, func(at cut, loss crashtest.Loss) bool {
 		dave := newClient(t, w.url, WithoutWorkers())
 		ctx, cancel := w.alice.armed(t, at)
 		_, err := w.alice.client.DM(ctx, dave.Address())
@@ -369,9 +372,10 @@ func (w *world) group(t *testing.T) string {
 }
 
 func TestCrashWhileSending(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	id := w.group(t)
-	eachCut(t, 3, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
 		ctx, cancel := w.alice.armed(t, at)
 		err := errors.Join(w.say(ctx, w.alice.client, id), w.say(ctx, w.alice.client, id))
 		cancel()
@@ -391,8 +395,9 @@ func TestCrashWhileSending(t *testing.T) {
 // The first message in a group that somebody else made: our own commit, what is
 // new of members, and the message.
 func TestCrashWhileSendingForTheFirstTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 15, func(at cut, loss crashtest.Loss) bool {
 		w.sent = map[string]bool{}
 		v := must(w.bob.NewGroup(t.Context(), w.alice.client.InboxID(), w.carol.InboxID()))(t)
 		check(t, w.say(t.Context(), w.bob, v.ID()))
@@ -414,11 +419,12 @@ func TestCrashWhileSendingForTheFirstTime(t *testing.T) {
 }
 
 func TestCrashWhileChangingMembers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	dave := newClient(t, w.url, WithoutWorkers())
 	id := w.group(t)
 	in := false
-	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
 		v := must(w.alice.client.Conversation(id))(t)
 		ctx, cancel := w.alice.armed(t, at)
 		var err error
@@ -458,9 +464,10 @@ func TestCrashWhileChangingMembers(t *testing.T) {
 }
 
 func TestCrashWhileReceiving(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	id := w.group(t)
-	eachCut(t, 3, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
 		// Messages, commits, and messages of the next epochs.
 		check(t, w.say(t.Context(), w.bob, id))
 		check(t, must(w.bob.Conversation(id))(t).UpdateKeys(t.Context()))
@@ -483,8 +490,9 @@ func TestCrashWhileReceiving(t *testing.T) {
 }
 
 func TestCrashWhileJoining(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	eachCut(t, 3, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
 		w.sent = map[string]bool{}
 		v := must(w.bob.NewGroup(t.Context(), w.alice.client.InboxID()))(t)
 		check(t, w.say(t.Context(), w.bob, v.ID()))
@@ -507,8 +515,9 @@ func TestCrashWhileJoining(t *testing.T) {
 }
 
 func TestCrashWhileRotatingTheKeyPackage(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	eachCut(t, 1, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 2, func(at cut, loss crashtest.Loss) bool {
 		ctx, cancel := w.alice.armed(t, at)
 		err := w.alice.client.rotateKeyPackage(ctx)
 		cancel()
@@ -530,6 +539,7 @@ func TestCrashWhileRotatingTheKeyPackage(t *testing.T) {
 
 // A call that fails while the client lives on: it repeats the same bytes.
 func TestLostCalls(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	id := w.group(t)
 	for _, after := range []bool{false, true} {

@@ -29,6 +29,8 @@ type proxy struct {
 
 	// delay, if set, is how long a call takes longer.
 	delay func() time.Duration
+	// sometimes, if set, tells whether a call fails, before or after.
+	sometimes func() bool
 	// published, if set, gets every group message that leaves the client, whether
 	// it reaches the node or not.
 	published func(data []byte)
@@ -104,7 +106,11 @@ func (p *proxy) enter() (number int, err error) {
 	}
 	p.calls++
 	if p.calls == p.cutAt && !p.after {
-		return 0, p.break_()
+		return 0, p.fail()
+	}
+	if p.sometimes != nil && p.sometimes() {
+		p.faults++
+		return 0, errCut
 	}
 	return p.calls, nil
 }
@@ -117,12 +123,17 @@ func (p *proxy) leave(number int) error {
 		return errCut
 	}
 	if number == p.cutAt && p.after {
-		return p.break_()
+		return p.fail()
+	}
+	if p.sometimes != nil && p.sometimes() {
+		p.faults++
+		return errCut
 	}
 	return nil
 }
 
-func (p *proxy) break_() error {
+// fail is the point that the proxy was armed for. The lock is held.
+func (p *proxy) fail() error {
 	p.faults++
 	if p.fault {
 		return errCut

@@ -22,6 +22,7 @@ func (d *device) restore(t *testing.T, image crashtest.Image) {
 // anything, in every way to send; other conversations are not affected; and a
 // member who removes and adds the device again heals it.
 func TestRolledBackDatabaseSendsNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
 	dave := newClient(t, w.url, WithoutWorkers())
@@ -108,6 +109,7 @@ func (w *world) joined(t *testing.T) string {
 // A copy that is as old, but has sent everything that was sent, goes on; also if
 // others have moved on, and if a message was on its way when it was taken.
 func TestOldCopyThatHasSentAll(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
 	id := w.group(t)
@@ -150,6 +152,7 @@ func TestOldCopyThatHasSentAll(t *testing.T) {
 // A device that was rolled back to before it joined joins again, and is noticed
 // all the same.
 func TestRolledBackToBeforeJoining(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
 	image := w.fs.Image()
@@ -195,6 +198,7 @@ func heal(t *testing.T, w *world, id string, by *Client) {
 // A welcome that comes once more, after the removal that followed it, must not
 // bring back the keys of its epoch, which have been used.
 func TestOldWelcomeIsNotUsedAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
 	alice := w.alice.client

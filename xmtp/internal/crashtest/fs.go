@@ -174,6 +174,7 @@ func (n *inode) afterCut(loss Loss) []byte {
 	return content
 }
 
+// resize changes the length in place; what comes anew is zero.
 func resize(content []byte, size int64) []byte {
 	if size <= int64(len(content)) {
 		return content[:size]
@@ -416,7 +417,15 @@ func (f *file) Sync(vfs.SyncFlag) error {
 	if err := f.operation(); err != nil {
 		return err
 	}
-	f.node.synced, f.node.pending = slices.Clone(f.node.content), nil
+	// Only what has changed, because a log is long and synced often.
+	for _, c := range f.node.pending {
+		if c.data == nil {
+			f.node.synced = resize(f.node.synced, c.offset)
+		} else {
+			f.node.synced = write(f.node.synced, c.data, c.offset)
+		}
+	}
+	f.node.pending = nil
 	const logs = vfs.OPEN_MAIN_JOURNAL | vfs.OPEN_SUPER_JOURNAL | vfs.OPEN_WAL
 	if f.flags&logs != 0 && f.flags&vfs.OPEN_CREATE != 0 {
 		f.flags &^= vfs.OPEN_CREATE
