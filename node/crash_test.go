@@ -212,10 +212,8 @@ func TestPowerCut(t *testing.T) {
 		return 0
 	}}
 	options := node.Options{Data: "/srv/xmtp/data"}.On(&hookFS{mem, cuts.hook})
-	// What is in the log goes into tables at each start and, in the long tier,
-	// when there is enough.
-	for _, pad := range []int{8_000, 8_000, scaled(8_000, 400_000)} {
-		l.pad = pad
+	// What is in the log goes into tables at each start.
+	for range 3 {
 		n := start(t, options)
 		if err := l.run(within(t, scaled(5*time.Minute, time.Hour)), scaled(14, 20), func() *client { return dial(t, n) }); err != nil {
 			t.Fatal(err)
