@@ -23,6 +23,7 @@ type keyPackageOptions struct {
 	notBefore  time.Time // an hour ago if zero
 	notAfter   time.Time // in 84 days if zero
 	credential *mls.Credential
+	padding    int // bytes in an extension that nobody reads
 }
 
 // newKeyPackage makes a key package as an installation uploads it.
@@ -49,7 +50,7 @@ func newKeyPackage(t testing.TB, installation ed25519.PrivateKey, o keyPackageOp
 		},
 		mls.KeyPackageOptions{
 			Lifetime:   mls.Lifetime{NotBefore: uint64(o.notBefore.Unix()), NotAfter: uint64(o.notAfter.Unix())},
-			Extensions: []mls.Extension{{Type: mls.ExtensionLastResort}},
+			Extensions: []mls.Extension{{Type: mls.ExtensionLastResort}, {Type: mls.ExtensionApplicationID, Data: make([]byte, o.padding)}},
 		},
 	))(t)
 	return must(kp.KeyPackage().MarshalBinary())(t)
@@ -135,6 +136,7 @@ func TestK2(t *testing.T) {
 		"expired":                  newKeyPackage(t, key, keyPackageOptions{notBefore: time.Now().Add(-48 * time.Hour), notAfter: time.Now().Add(-24 * time.Hour)}),
 		"not yet valid":            newKeyPackage(t, key, keyPackageOptions{notBefore: time.Now().Add(24 * time.Hour)}),
 		"an X.509 credential":      newKeyPackage(t, key, keyPackageOptions{credential: &x509}),
+		"of 64 KiB":                newKeyPackage(t, key, keyPackageOptions{padding: 64 << 10}),
 		"a credential of no inbox": newKeyPackage(t, key, keyPackageOptions{credential: &garbled}),
 	} {
 		t.Run(name, func(t *testing.T) {
