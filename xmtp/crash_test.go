@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/go-xmtp/go-xmtp/mls"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/crashtest"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
@@ -240,6 +242,33 @@ func (w *world) compare(t *testing.T, id string, clients ...*Client) {
 				t.Errorf("skipped: %+v", s)
 			}
 		}
+	}
+}
+
+// forgotten checks that the keys of the newest messages that a client has read are
+// gone from its database.
+func forgotten(t *testing.T, c *Client, id string) {
+	t.Helper()
+	g := must(c.Conversation(id))(t).group
+	response, err := c.node.MLS.QueryGroupMessages(t.Context(), &mlsapi.QueryGroupMessagesRequest{
+		GroupId:    g.id,
+		PagingInfo: &mlsapi.PagingInfo{Direction: mlsapi.SortDirection_SORT_DIRECTION_DESCENDING, Limit: 5},
+	})
+	check(t, err)
+	check(t, g.acquire(t.Context()))
+	defer g.release()
+	g.mls = nil // it is read from the database again
+	state, err := g.state()
+	check(t, err)
+	for _, m := range response.Messages {
+		pending, err := state.Process(m.GetV1().Data)
+		if err != nil {
+			continue
+		}
+		if _, own := pending.Result().(*mls.OwnMessage); !own {
+			t.Errorf("message %d can be decrypted again", m.GetV1().Id)
+		}
+		pending.Discard()
 	}
 }
 
@@ -484,6 +513,7 @@ func TestCrashWhileReceiving(t *testing.T) {
 		w.converge(t)
 		w.compare(t, id, w.alice.client, w.bob, w.carol)
 		w.told(t, w.alice.client, id)
+		forgotten(t, w.alice.client, id)
 		check(t, w.say(t.Context(), w.alice.client, id))
 		return came
 	})
