@@ -588,3 +588,91 @@ func TestLostCalls(t *testing.T) {
 		}
 	}
 }
+
+// A write that fails while the client lives on, wherever it is: what is in memory
+// and what is on the disk stay the same.
+func TestFailedWrites(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.group(t)
+	ctx := t.Context()
+	step := 7
+	if proof {
+		step = 1
+	}
+	for name, do := range map[string]func() error{
+		"sending":  func() error { return w.say(ctx, w.alice.client, id) },
+		"a commit": func() error { return must(w.alice.client.Conversation(id))(t).UpdateKeys(ctx) },
+		"receiving": func() error {
+			check(t, w.say(ctx, w.bob, id))
+			check(t, must(w.bob.Conversation(id))(t).UpdateKeys(ctx))
+			check(t, w.say(ctx, w.bob, id))
+			return w.alice.client.Sync(ctx)
+		},
+		"creating": func() error {
+			_, err := w.alice.client.NewGroup(ctx, w.bob.InboxID(), w.carol.InboxID())
+			return err
+		},
+		"joining": func() error {
+			v := must(w.bob.NewGroup(ctx, w.alice.client.InboxID(), w.carol.InboxID()))(t)
+			check(t, w.say(ctx, w.bob, v.ID()))
+			return w.alice.client.Sync(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for n := 1; !t.Failed(); n += step {
+				w.sent = map[string]bool{}
+				w.alice.fs.FailAt(n)
+				err := do()
+				failed := w.alice.fs.HasFailed()
+				w.alice.fs.FailAt(0)
+				if err != nil && !failed {
+					t.Fatal(err)
+				}
+				w.converge(t)
+				check(t, w.say(ctx, w.alice.client, id))
+				check(t, w.say(ctx, w.bob, id))
+				w.converge(t)
+				ids := []string{id}
+				latest := must(w.alice.client.Conversations())(t)
+				for _, v := range latest[:min(len(latest), 3)] {
+					ids = append(ids, v.ID())
+					w.compare(t, v.ID(), w.alice.client, w.bob, w.carol)
+				}
+				w.told(t, w.bob, ids...)
+				if !failed {
+					break
+				}
+			}
+		})
+	}
+}
+
+// A full disk lets nothing be sent whose state can't be stored; with room again
+// everything goes on.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.group(t)
+	ctx := t.Context()
+	w.fs.SetFull(true)
+	var err error
+	for err == nil { // what was allocated is used up first
+		err = w.say(ctx, w.alice.client, id)
+	}
+	if !errors.Is(err, ErrDiskFull) {
+		t.Errorf("sending: %v", err)
+	}
+	check(t, w.say(ctx, w.bob, id))
+	if err := w.alice.client.Sync(ctx); !errors.Is(err, ErrDiskFull) {
+		t.Errorf("receiving: %v", err)
+	}
+	if n := len(texts(t, must(w.alice.client.Conversation(id))(t))); n == 0 {
+		t.Error("nothing to read")
+	}
+	w.fs.SetFull(false)
+	check(t, w.say(ctx, w.alice.client, id))
+	w.converge(t)
+	w.compare(t, id, w.alice.client, w.bob, w.carol)
+	w.told(t, w.bob, id)
+}

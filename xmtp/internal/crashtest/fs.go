@@ -27,6 +27,9 @@ const SectorSize = 512
 // ErrPowerCut is the reason of everything that fails after a cut.
 var ErrPowerCut = errors.New("power cut")
 
+// ErrIO is the reason of the one failure of [FS.FailAt].
+var ErrIO = errors.New("input or output error")
+
 // FS is a file system. It is safe for use by several goroutines.
 type FS struct {
 	name string
@@ -39,6 +42,7 @@ type FS struct {
 	cut            bool
 	onCut          func()
 	full, readOnly bool
+	failAt         int // ops at which one fails; 0 for never
 	boot           int // files opened before the last restart are dead
 }
 
@@ -87,6 +91,24 @@ func (fs *FS) CutAt(n int, then func()) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	fs.cutAt, fs.onCut = fs.ops+n, then
+}
+
+// FailAt lets the n-th operation from now, counted from 1, fail, and those after
+// it succeed: a bad sector, a network drive that was away. 0 is none.
+func (fs *FS) FailAt(n int) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.failAt = 0
+	if n > 0 {
+		fs.failAt = fs.ops + n
+	}
+}
+
+// HasFailed tells whether the operation of FailAt has come.
+func (fs *FS) HasFailed() bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.failAt > 0 && fs.ops >= fs.failAt
 }
 
 // Cut cuts the power now.
@@ -219,7 +241,7 @@ func (fs *FS) Load(image Image) {
 func (fs *FS) load(files map[string]*inode) {
 	fs.files, fs.durable = files, maps.Clone(files)
 	fs.cut, fs.cutAt, fs.onCut = false, 0, nil
-	fs.full, fs.readOnly = false, false
+	fs.full, fs.readOnly, fs.failAt = false, false, 0
 	fs.boot++
 }
 
@@ -250,6 +272,9 @@ func (fs *FS) operation() error {
 	}
 	if fs.readOnly {
 		return sqlite3.READONLY
+	}
+	if fs.ops == fs.failAt {
+		return ErrIO
 	}
 	return nil
 }

@@ -276,3 +276,23 @@ func TestLocks(t *testing.T) {
 	must(t, a.Close())
 	must(t, b.Lock(vfs.LOCK_SHARED))
 }
+
+func TestOneFailure(t *testing.T) {
+	fs := New(t)
+	f := create(t, fs, "a", readWrite)
+	fs.FailAt(2)
+	put(t, f, "one", 0)
+	if fs.HasFailed() {
+		t.Error("failed too early")
+	}
+	if _, err := f.WriteAt([]byte("two"), 0); !errors.Is(err, ErrIO) {
+		t.Errorf("got %v", err)
+	}
+	if !fs.HasFailed() {
+		t.Error("has not failed")
+	}
+	must(t, f.Sync(0))
+	if got := string(fs.Image()["a"]); got != "one" {
+		t.Errorf("got %q", got)
+	}
+}
