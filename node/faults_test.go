@@ -332,8 +332,9 @@ func opensWithRoom(string) error {
 				break
 			}
 			if err == nil {
-				// Something that nobody waited for has failed just after.
-				if err := x.Close(); err != nil {
+				// Something that nobody waited for has failed just after, and Close may
+				// tell of it.
+				if err := x.Close(); err != nil && !errors.Is(err, syscall.ENOSPC) {
 					return err
 				}
 				continue
