@@ -154,8 +154,10 @@ func newWorld(t *testing.T) *world {
 // text makes a text that has not been sent before.
 func (w *world) text() string {
 	w.next++
-	return fmt.Sprintf("text %04d", w.next)
+	return textOf(w.next)
 }
+
+func textOf(number int) string { return fmt.Sprintf("text %04d", number) }
 
 // say sends a text and notes what the sender was told.
 func (w *world) say(ctx context.Context, c *Client, id string) error {
@@ -449,12 +451,26 @@ func TestCrashWhileSendingForTheFirstTime(t *testing.T) {
 
 func TestCrashWhileChangingMembers(t *testing.T) {
 	t.Parallel()
+	changeMembers(t, func(*world, string) {})
+}
+
+// Another commit comes first, so that ours is made twice.
+func TestCrashWhileLosingARace(t *testing.T) {
+	t.Parallel()
+	changeMembers(t, func(w *world, id string) {
+		check(t, must(w.bob.Conversation(id))(t).UpdateKeys(t.Context()))
+		check(t, w.say(t.Context(), w.bob, id))
+	})
+}
+
+func changeMembers(t *testing.T, before func(w *world, id string)) {
 	w := newWorld(t)
 	dave := newClient(t, w.url, WithoutWorkers())
 	id := w.group(t)
 	in := false
 	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
 		v := must(w.alice.client.Conversation(id))(t)
+		before(w, id)
 		ctx, cancel := w.alice.armed(t, at)
 		var err error
 		if in {
@@ -515,6 +531,50 @@ func TestCrashWhileReceiving(t *testing.T) {
 		w.told(t, w.alice.client, id)
 		forgotten(t, w.alice.client, id)
 		check(t, w.say(t.Context(), w.alice.client, id))
+		return came
+	})
+}
+
+func TestCrashWhileStreaming(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.group(t)
+	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
+		ctx, cancel := w.alice.armed(t, at)
+		connected := w.proxy.streams()
+		streamed := make(chan error, 1)
+		last := w.next + 3
+		go func() {
+			for m, err := range w.alice.client.StreamAllMessages(ctx) {
+				if err != nil {
+					streamed <- err
+					return
+				}
+				if m.Text() == textOf(last) {
+					break
+				}
+			}
+			streamed <- nil
+		}()
+		select { // what comes after this comes on the stream
+		case <-connected:
+		case <-ctx.Done():
+		}
+		check(t, w.say(t.Context(), w.bob, id))
+		check(t, must(w.bob.Conversation(id))(t).UpdateKeys(t.Context()))
+		check(t, w.say(t.Context(), w.carol, id))
+		check(t, w.say(t.Context(), w.bob, id))
+		err := <-streamed
+		cancel()
+		came := w.fs.WasCut()
+		if err != nil && !came {
+			t.Fatal(err)
+		}
+		w.recover(t, at, loss)
+		w.converge(t)
+		w.compare(t, id, w.alice.client, w.bob, w.carol)
+		w.told(t, w.alice.client, id)
+		forgotten(t, w.alice.client, id)
 		return came
 	})
 }

@@ -43,6 +43,7 @@ type proxy struct {
 	cut    bool
 	fault  bool // only one call fails, then all is well
 	faults int
+	stream chan struct{} // closed when the next stream is open
 }
 
 // errCut is what a client sees of a cut.
@@ -81,6 +82,23 @@ func (p *proxy) failOnce(n int, after bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fault = true
+}
+
+// streams returns a channel that is closed when the next stream of messages is open.
+func (p *proxy) streams() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stream = make(chan struct{})
+	return p.stream
+}
+
+func (p *proxy) opened(method string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stream != nil && strings.HasSuffix(method, "/SubscribeGroupMessages") {
+		close(p.stream)
+		p.stream = nil
+	}
 }
 
 // kill cuts the connection now.
@@ -187,6 +205,7 @@ func (p *proxy) handle(_ any, client grpc.ServerStream) error {
 		if err := client.SendHeader(headers); err != nil {
 			return err
 		}
+		p.opened(method)
 	}
 	for {
 		var answer []byte
