@@ -468,7 +468,7 @@ func changeMembers(t *testing.T, before func(w *world, id string)) {
 	dave := newClient(t, w.url, WithoutWorkers())
 	id := w.group(t)
 	in := false
-	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 15, func(at cut, loss crashtest.Loss) bool {
 		v := must(w.alice.client.Conversation(id))(t)
 		before(w, id)
 		ctx, cancel := w.alice.armed(t, at)
@@ -656,7 +656,7 @@ func TestFailedWrites(t *testing.T) {
 	w := newWorld(t)
 	id := w.group(t)
 	ctx := t.Context()
-	step := 7
+	step := 13
 	if proof {
 		step = 1
 	}
