@@ -359,9 +359,9 @@ func TestS6(t *testing.T) {
 		stalled = 2
 		size    = 16 << 10
 		batch   = 16
-		allowed = 36 << 20 // what stalled readers may cost
+		allowed = 80 << 20 // what stalled readers may cost, of 112 MiB; the race detector doubles it
 	)
-	messages := scaled(3584, 65536)
+	messages := scaled(7168, 65536)
 	// On disk, so that what is stored is not in memory as well.
 	n, ctx := start(t, node.Options{Data: t.TempDir()}), long(t)
 	c := dial(t, n)
