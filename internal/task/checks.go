@@ -97,7 +97,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"repo", "who imports whom", stepTests, "internal/archtest", "TestImports"},
 	{"repo", "the public API is as in its golden files", stepTests, "internal/archtest", "TestPublicAPI"},
 	{"mls", "presentation codec", stepTests, "mls/internal/wire", ".*"},
-	{"mls", "vectors of the MLS working group", stepTests, "mls", "TestVectors"},
+	{"mls", "vectors of the MLS working group", stepVectors, "mls", testVectors},
 	{"mls", "key packages: decode, encode, verify", stepTests, "mls", "TestKeyPackage.*"},
 	{"mls", "framing: group id, epoch, content type", stepTests, "mls", "TestParseHeader"},
 	{"identity", "65 inbox ids", stepTests, "identity", "TestInboxIDVectors"},

@@ -19,8 +19,13 @@ import (
 // Names of steps that the table of checks refers to.
 const (
 	stepTests    = "tests"
+	stepVectors  = "MLS vectors"
 	stepOfficial = "official clients"
 )
+
+// testVectors is the one test that runs without the race detector: it computes on
+// one goroutine, and takes twelve times as long with it.
+const testVectors = "TestWorkingGroupVectors"
 
 // platforms are those that a release is built for; all of them without cgo.
 var platforms = []string{"linux/amd64", "windows/amd64", "darwin/arm64"}
@@ -38,6 +43,7 @@ func (r *runner) testSteps() ([]step, error) {
 		builds = append(builds, r.buildFor(platform))
 	}
 	return slices.Concat(builds, steps, []step{
+		r.vectors(),
 		r.unitTests(20 * time.Minute),
 		r.fuzz(3*time.Second, 2*time.Minute),
 		r.officialClients(25 * time.Minute),
@@ -48,6 +54,7 @@ func (r *runner) proofSteps() ([]step, error) {
 	r.proof = true
 	return []step{
 		r.buildFor(runtime.GOOS + "/" + runtime.GOARCH),
+		r.vectors(),
 		r.unitTests(6 * time.Hour),
 		r.fuzz(time.Minute, time.Hour),
 		r.officialClients(3 * time.Hour),
@@ -273,10 +280,16 @@ func (r *runner) sources(dir string, nested bool, each func(path string) error) 
 	})
 }
 
-// unitTests runs the module's tests, with the race detector where there is one.
+func (r *runner) vectors() step {
+	return step{stepVectors, 10 * time.Minute, func(ctx context.Context) (string, error) {
+		return r.goTest(ctx, goCommand("test", "-json", "-vet=off", "-run", "^"+testVectors+"$", "./mls").with("CGO_ENABLED=0"))
+	}}
+}
+
+// unitTests runs the module's other tests, with the race detector where there is one.
 func (r *runner) unitTests(limit time.Duration) step {
 	return step{stepTests, limit, func(ctx context.Context) (string, error) {
-		args := []string{"test", "-json", "-vet=off", "-timeout", limit.String()}
+		args := []string{"test", "-json", "-vet=off", "-timeout", limit.String(), "-skip", "^" + testVectors + "$"}
 		env := []string{"CGO_ENABLED=0"}
 		note := ""
 		// The race detector's runtime is C on most systems. What is built
