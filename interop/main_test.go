@@ -22,6 +22,7 @@ import (
 var (
 	everyVersion = []official.SDK{official.Oldest, official.Baseline, official.Newest}
 	baseline     = []official.SDK{official.Baseline}
+	browsers     = []official.SDK{official.BrowserBaseline, official.BrowserNewest}
 )
 
 // summary collects one line for each scenario and version.
@@ -82,9 +83,14 @@ func report(t *testing.T, what string, began time.Time) {
 }
 
 // tools installs the SDKs, or says what is not proven without them.
-func tools(t *testing.T) *official.Toolchain {
+func tools(t *testing.T, needed ...official.SDK) *official.Toolchain {
 	t.Helper()
 	tools, err := official.Install()
+	for _, sdk := range needed {
+		if err == nil {
+			err = tools.Supports(sdk)
+		}
+	}
 	if errors.Is(err, official.ErrUnavailable) && os.Getenv("CI") != "true" {
 		t.Skipf("not proven: that official clients work with this node: %v", err)
 	}
@@ -144,7 +150,7 @@ func scenarioOnDisk(t *testing.T, name string, sdks []official.SDK, run func(t *
 
 func newWorld(t *testing.T, name string, sdk official.SDK) *world {
 	t.Helper()
-	w := &world{t: t, tools: tools(t), sdk: sdk}
+	w := &world{t: t, tools: tools(t, sdk), sdk: sdk}
 	version, err := w.tools.Version(sdk)
 	if err != nil {
 		t.Fatal(err)

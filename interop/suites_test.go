@@ -70,6 +70,14 @@ var suites = []suite{
 		sdk: official.Baseline, passes: 105, apart: bindingsApart,
 	},
 	{
+		name: "browser-sdk 7.0.0", source: "XMTP_JS_SUITE", at: "@xmtp/browser-sdk@7.0.0", folder: "sdks/browser-sdk",
+		sdk: official.BrowserBaseline, passes: 194,
+	},
+	{
+		name: "browser-sdk 7.1.0", source: "LIBXMTP_SUITE", at: "browser-sdk-7.1.0", folder: "sdks/js/browser-sdk",
+		sdk: official.BrowserNewest, passes: 194,
+	},
+	{
 		name: "node-sdk 6.1.0 nightly", source: "LIBXMTP_SUITE", at: nightly, folder: "sdks/js/node-sdk",
 		sdk: official.Newest, passes: 182, later: nodeLater, apart: nodeApart,
 	},
@@ -85,11 +93,11 @@ const nightly = "node-sdk-6.1.0-nightly.20260726.b649d1a"
 // which is fixed in their tests, so they run one after the other.
 func TestOfficialSuites(t *testing.T) {
 	long(t)
-	tools := tools(t)
 	for _, suite := range suites {
 		t.Run(suite.name, func(t *testing.T) {
 			began := time.Now()
 			t.Cleanup(func() { report(t, "official suite of "+suite.name, began) })
+			tools := tools(t, suite.sdk)
 			source := os.Getenv(suite.source)
 			if source == "" {
 				t.Skipf("not proven: that the official suite of %s passes: set %s to a clone of its repository", suite.name, suite.source)
@@ -169,10 +177,14 @@ func (s suite) run(t *testing.T, tools *official.Toolchain, source string) []ver
 		t.Fatal(err)
 	}
 	result := filepath.Join(t.TempDir(), "result.json")
-	command := exec.CommandContext(ctx, tools.Node, filepath.Join(runner, "node_modules", "vitest", "vitest.mjs"),
-		"run", "--reporter=json", "--outputFile="+result, "--no-file-parallelism")
+	args := []string{filepath.Join(runner, "node_modules", "vitest", "vitest.mjs"),
+		"run", "--reporter=json", "--outputFile=" + result, "--no-file-parallelism"}
+	if s.sdk.InBrowser() {
+		args = append(args, "--config="+browserConfig)
+	}
+	command := exec.CommandContext(ctx, tools.Node, args...)
 	command.Dir = work
-	command.Env = append(os.Environ(), "CI=true")
+	command.Env = append(os.Environ(), "CI=true", "CHROMIUM="+tools.Chromium)
 	out, failed := command.CombinedOutput()
 	text, err := os.ReadFile(result)
 	if err != nil {
@@ -199,6 +211,9 @@ func (s suite) run(t *testing.T, tools *official.Toolchain, source string) []ver
 	return verdicts
 }
 
+// browserConfig is the file in suites that adapts a suite's configuration to the machine.
+const browserConfig = "browser.config.mjs"
+
 // furnish lays a node_modules under the suite: the SDK's published packages and what its
 // tests use besides.
 func (s suite) furnish(tools *official.Toolchain, runner, work string) error {
@@ -221,19 +236,33 @@ func (s suite) furnish(tools *official.Toolchain, runner, work string) error {
 		}
 	}
 	installed := filepath.Join(tools.Scripts, "node_modules")
-	bindings := filepath.Join(installed, string(s.sdk), "node_modules", "@xmtp", "node-bindings")
-	if _, err := os.Stat(bindings); err != nil { // where npm puts what several could share
-		bindings = filepath.Join(installed, "@xmtp", "node-bindings")
+	platform := "node"
+	if s.sdk.InBrowser() {
+		platform = "wasm"
 	}
-	for name, target := range map[string]string{
-		"@xmtp/node-sdk":                       filepath.Join(installed, string(s.sdk)),
-		"@xmtp/node-bindings":                  bindings,
+	bindings := filepath.Join(installed, string(s.sdk), "node_modules", "@xmtp", platform+"-bindings")
+	if _, err := os.Stat(bindings); err != nil { // where npm puts what several could share
+		bindings = filepath.Join(installed, "@xmtp", platform+"-bindings")
+	}
+	packages := map[string]string{
+		"@xmtp/" + platform + "-bindings":      bindings,
 		"@xmtp/content-type-primitives":        filepath.Join(installed, "@xmtp", "content-type-primitives"),
 		"@xmtp/content-type-remote-attachment": filepath.Join(runner, "node_modules", "@xmtp", "content-type-remote-attachment"),
-	} {
+	}
+	if !s.sdk.InBrowser() {
+		packages["@xmtp/node-sdk"] = filepath.Join(installed, string(s.sdk))
+	}
+	for name, target := range packages {
 		if err := link(target, name); err != nil {
 			return err
 		}
+	}
+	if s.sdk.InBrowser() {
+		config, err := os.ReadFile(filepath.Join(runner, browserConfig))
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(work, browserConfig), config, 0o644)
 	}
 	if strings.HasPrefix(s.name, "bindings") { // its tests import what the build would have put there
 		return os.Symlink(filepath.Join(bindings, "dist"), filepath.Join(work, "dist"))

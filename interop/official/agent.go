@@ -9,6 +9,7 @@ import (
 	"io"
 	"os/exec"
 	"sync"
+	"time"
 )
 
 // Agent is a process that hosts clients of one official SDK. Its methods may be called
@@ -52,11 +53,19 @@ type answer struct {
 	Value  json.RawMessage `json:"value"`
 }
 
-// Start runs an agent with clients of the given SDK and of the node at url. Stop it with [Agent.Close].
-func (tools *Toolchain) Start(ctx context.Context, sdk SDK, url string) (*Agent, error) {
+// Start runs an agent with clients of the given SDK and of the node at url. What a browser
+// stores goes into a folder. Stop it with [Agent.Close].
+func (tools *Toolchain) Start(ctx context.Context, sdk SDK, url, folder string) (*Agent, error) {
+	if err := tools.Supports(sdk); err != nil {
+		return nil, err
+	}
+	process := exec.Command(tools.Node, "agent.mjs", string(sdk), url)
+	if sdk.InBrowser() {
+		process = exec.Command(tools.Node, "browser.mjs", string(sdk), url, folder, tools.Chromium)
+	}
 	agent := &Agent{
 		SDK:     sdk,
-		process: exec.Command(tools.Node, "agent.mjs", string(sdk), url),
+		process: process,
 		logs:    newRing(64 << 10),
 		ended:   make(chan struct{}),
 		waiting: make(map[int]chan answer),
@@ -85,8 +94,15 @@ func (tools *Toolchain) Start(ctx context.Context, sdk SDK, url string) (*Agent,
 }
 
 // Close ends the process and waits until it is gone. Clients don't get a chance to say
-// goodbye, as when an app is killed.
+// goodbye, as when an app is killed; a browser does, to take its own processes along.
 func (agent *Agent) Close() {
+	if agent.SDK.InBrowser() {
+		agent.stdin.Close()
+		select {
+		case <-agent.ended:
+		case <-time.After(20 * time.Second):
+		}
+	}
 	agent.process.Process.Kill()
 	<-agent.ended
 }
@@ -94,7 +110,7 @@ func (agent *Agent) Close() {
 // Logs returns the end of what the SDK logged.
 func (agent *Agent) Logs() string { return agent.logs.String() }
 
-// Request is one line to agent.mjs; see there for the operations.
+// Request is one line to an agent; operations.mjs and browser.mjs have the operations.
 type Request struct {
 	ID           int            `json:"id"`
 	Op           string         `json:"op"`

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,11 +35,12 @@ func StartProcess(t testing.TB, tools *Toolchain, sdk SDK, url string) *Process 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
 	defer cancel()
-	agent, err := tools.Start(ctx, sdk, url)
+	folder := t.TempDir()
+	agent, err := tools.Start(ctx, sdk, url, folder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	process := &Process{Agent: agent, t: t, url: url, folder: t.TempDir()}
+	process := &Process{Agent: agent, t: t, url: url, folder: folder}
 	t.Cleanup(func() {
 		agent.Close()
 		if t.Failed() {
@@ -130,6 +133,24 @@ func (client *Client) Reopen(process *Process, options ...Option) *Client {
 	return again
 }
 
+// Reload loads the client's page in the browser again and continues with what it stored.
+func (client *Client) Reload() *Client {
+	client.t.Helper()
+	client.Must(Request{Op: "reload", Client: client.Name}, nil)
+	return client.Reopen(client.Process)
+}
+
+// KeepPictures takes a picture of each client's page in the browser when the test ends.
+func (process *Process) KeepPictures(folder string) {
+	process.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		defer cancel()
+		if err := process.Do(ctx, Request{Op: "screenshot", Path: folder}, nil); err != nil {
+			process.t.Logf("no pictures: %v", err)
+		}
+	})
+}
+
 func (client *Client) options(changes []Option) map[string]any {
 	options := map[string]any{
 		"env":    "local",
@@ -139,6 +160,9 @@ func (client *Client) options(changes []Option) map[string]any {
 		"disableDeviceSync": true,
 		"loggingLevel":      "Warn",
 		"appVersion":        "go-xmtp-interop/1",
+	}
+	if client.SDK.InBrowser() { // where the level is a number
+		options["loggingLevel"] = 2
 	}
 	for _, change := range changes {
 		change(options)
@@ -324,12 +348,26 @@ func (m Message) Text() string {
 	return ""
 }
 
-// Messages lists the conversation's messages, oldest first, without asking the node.
+// Messages lists the conversation's messages, oldest first, without asking the
+// node. It asks for pages: SDKs can't list more than 32,000 at once.
 func (c *Conversation) Messages() []Message {
 	c.client.t.Helper()
-	var messages []Message
-	c.Call(&messages, "messages", map[string]any{})
-	return messages
+	const limit = 10_000
+	var all []Message
+	for after := int64(0); ; {
+		var page []Message
+		c.Call(&page, "messages", map[string]any{
+			"limit":       limit,
+			"sentAfterNs": map[string]any{"$bigint": strconv.FormatInt(after, 10)},
+		})
+		if len(page) < limit {
+			return append(all, page...)
+		}
+		// Those of the page's last nanosecond may not all be in it.
+		last := page[len(page)-1].SentAtNs
+		page = slices.DeleteFunc(page, func(m Message) bool { return m.SentAtNs == last })
+		all, after = append(all, page...), last-1
+	}
 }
 
 // Texts lists the texts in the conversation, oldest first, without asking the node.

@@ -1,6 +1,7 @@
 // Package official runs official, unmodified XMTP SDKs for tests: it installs them from
-// the package registry that npm is set up for, starts them on Node.js and drives them
-// over a pipe. It needs npm, and on Linux systems older than the SDKs' native code apt.
+// the package registry that npm is set up for, starts them on Node.js or in Chromium and
+// drives them over a pipe. It needs npm, on Linux systems older than the SDKs' native
+// code apt, and a Chromium that is there already.
 package official
 
 import (
@@ -19,7 +20,8 @@ import (
 	"time"
 )
 
-// SDK names one of the versions of @xmtp/node-sdk that js/package.json installs side by side.
+// SDK names one of the versions of @xmtp/node-sdk and @xmtp/browser-sdk that
+// js/package.json installs side by side.
 type SDK string
 
 // The versions that a node has to serve.
@@ -27,7 +29,13 @@ const (
 	Oldest   SDK = "sdk-oldest"   // node-sdk 5.5.0, bindings 1.9.1
 	Baseline SDK = "sdk-baseline" // node-sdk 6.0.0, bindings 1.10.0
 	Newest   SDK = "sdk-newest"   // node-sdk 6.1.0 nightly, bindings 1.11.0 nightly
+
+	BrowserBaseline SDK = "browser-baseline" // browser-sdk 7.0.0, bindings 1.10.0
+	BrowserNewest   SDK = "browser-newest"   // browser-sdk 7.1.0, bindings 1.11.0
 )
+
+// InBrowser tells the SDKs that need [Toolchain.Chromium].
+func (sdk SDK) InBrowser() bool { return sdk == BrowserBaseline || sdk == BrowserNewest }
 
 // ErrUnavailable says that this machine can't run official SDKs: Node.js, npm, a package
 // or a C library that they need is missing and could not be had.
@@ -41,13 +49,15 @@ const newerRelease = "trixie"
 
 // Toolchain is an installed set of SDKs and the way to start Node.js for them.
 type Toolchain struct {
-	// Scripts is the folder of agent.mjs and node_modules.
+	// Scripts is the folder of agent.mjs, browser.mjs and node_modules.
 	Scripts string
 	// Node starts Node.js: a path, either of node itself or of a script that runs it
 	// with a newer C library. Child processes of such a Node.js use the same script.
 	Node string
 	// Npm is the path of npm.
 	Npm string
+	// Chromium is the path of the browser; empty where there is none.
+	Chromium string
 }
 
 var installed = sync.OnceValues(func() (*Toolchain, error) {
@@ -86,7 +96,7 @@ func install(ctx context.Context) (*Toolchain, error) {
 	}
 	defer unlock()
 
-	tools := &Toolchain{Scripts: filepath.Join(root, "js"), Npm: npm}
+	tools := &Toolchain{Scripts: filepath.Join(root, "js"), Npm: npm, Chromium: findChromium()}
 	if tools.Node, err = nodeFor(ctx, node, cache); err != nil {
 		return nil, err
 	}
@@ -94,6 +104,25 @@ func install(ctx context.Context) (*Toolchain, error) {
 		return nil, err
 	}
 	return tools, nil
+}
+
+// Supports says what is missing, if anything, to run clients of an SDK; the error wraps
+// [ErrUnavailable].
+func (tools *Toolchain) Supports(sdk SDK) error {
+	if sdk.InBrowser() && tools.Chromium == "" {
+		return fmt.Errorf("%w: Chromium is not installed", ErrUnavailable)
+	}
+	return nil
+}
+
+// findChromium looks for a browser where packages put it. None is ever downloaded.
+func findChromium() string {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 // Version tells the releases behind an SDK name, as in "node-sdk 6.0.0 (bindings 1.10.0)".
@@ -110,8 +139,12 @@ func (tools *Toolchain) Version(sdk SDK) (string, error) {
 	if err := json.Unmarshal(text, &manifest); err != nil {
 		return "", fmt.Errorf("official: package.json of %s: %w", sdk, err)
 	}
+	bindings := "@xmtp/node-bindings"
+	if sdk.InBrowser() {
+		bindings = "@xmtp/wasm-bindings"
+	}
 	return fmt.Sprintf("%s %s (bindings %s)", strings.TrimPrefix(manifest.Name, "@xmtp/"), manifest.Version,
-		manifest.Dependencies["@xmtp/node-bindings"]), nil
+		manifest.Dependencies[bindings]), nil
 }
 
 // InstallPackages runs "npm ci" in a folder with a package-lock.json, unless its
