@@ -14,16 +14,12 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/go-xmtp/go-xmtp/identity"
 	"github.com/go-xmtp/go-xmtp/node/internal/api"
@@ -46,14 +42,23 @@ var (
 	ErrDamaged = index.ErrDamaged
 )
 
-// DefaultListen is where official clients look for a local node.
-const DefaultListen = "127.0.0.1:5556"
+// Where official clients look for a local node.
+const (
+	// DefaultListen is where those that are not in a browser look.
+	DefaultListen = "127.0.0.1:5556"
+	// DefaultWebListen is where those in a browser look.
+	DefaultWebListen = "127.0.0.1:5557"
+)
 
 // Options configure a node.
 type Options struct {
-	// Listen is the address for gRPC over cleartext HTTP/2; [DefaultListen] if
-	// empty. Port 0 takes a free one, see [Node.Addr].
+	// Listen is the address for all clients: gRPC over cleartext HTTP/2, and
+	// gRPC-Web and Connect over HTTP/1.1; [DefaultListen] if empty. Port 0 takes a
+	// free one, see [Node.Addr].
 	Listen string
+	// WebListen is a second address, which serves the same. There is none if it is
+	// empty; browsers look for a local node at [DefaultWebListen]. See [Node.WebAddr].
+	WebListen string
 	// Data is the directory that everything is kept in. It is made if it isn't there.
 	Data string
 	// Ephemeral keeps everything in memory instead. Data must be empty then.
@@ -80,9 +85,6 @@ type Options struct {
 
 	fs vfs.FS // tests: the file system that Data is on
 }
-
-// windowsAddressInUse is WSAEADDRINUSE, which is not what syscall has there.
-const windowsAddressInUse = syscall.Errno(10048)
 
 const (
 	defaultReserve       = 256 << 20
@@ -125,13 +127,13 @@ func (o *Options) complete() error {
 
 // Node is a running node. Its methods are safe for use by several goroutines.
 type Node struct {
-	options  Options
-	listener net.Listener
-	index    *index.Index
-	order    *order.Embedded
-	grpc     *grpc.Server
-	health   *health.Server
-	served   chan error // receives when the listener has ended
+	options   Options
+	addr      string // of Listen
+	webAddr   string // of WebListen
+	transport *transport
+	index     *index.Index
+	order     *order.Embedded
+	health    *health.Server
 
 	endStreams context.CancelCauseFunc
 
@@ -148,20 +150,30 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", o.Listen)
-	if errors.Is(err, syscall.EADDRINUSE) || (runtime.GOOS == "windows" && errors.Is(err, windowsAddressInUse)) {
-		return nil, fmt.Errorf("node: listening on %s: %w", o.Listen, ErrAddressInUse)
-	}
+	port, err := listen(ctx, "Listen", o.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("node: %w", err)
+		return nil, err
+	}
+	ports := []net.Listener{port}
+	abandon := func(err error) error {
+		for _, port := range ports {
+			port.Close()
+		}
+		return err
 	}
 	n := &Node{
-		options:  o,
-		listener: listener,
-		served:   make(chan error, 1),
-		done:     make(chan struct{}),
-		failure:  make(chan error, 1),
+		options: o,
+		addr:    port.Addr().String(),
+		done:    make(chan struct{}),
+		failure: make(chan error, 1),
+	}
+	if o.WebListen != "" {
+		port, err := listen(ctx, "WebListen", o.WebListen)
+		if err != nil {
+			return nil, abandon(err)
+		}
+		ports = append(ports, port)
+		n.webAddr = port.Addr().String()
 	}
 	n.index, err = index.Open(index.Options{
 		FS:        o.fs,
@@ -171,8 +183,9 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		OnFailure: n.fail,
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("node: data directory %s: %w", o.Data, err), listener.Close())
+		return nil, abandon(fmt.Errorf("node: data directory %s: %w", o.Data, err))
 	}
+	n.transport = newTransport(o.Logger, ports...)
 	n.start()
 	return n, nil
 }
@@ -196,26 +209,12 @@ func (n *Node) start() {
 	if n.options.RateLimits {
 		config.Limiter = api.NewLimiter(n.options.Now)
 	}
-	n.grpc = grpc.NewServer(
-		grpc.MaxRecvMsgSize(api.MaxMessageBytes),
-		grpc.MaxSendMsgSize(api.MaxMessageBytes),
-		grpc.ForceServerCodecV2(api.NewCodec()),
-		// Clients ping every 16 s, with or without calls under way, and take a
-		// refusal as the end of the connection.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
-			MinTime:             2 * time.Second,
-			PermitWithoutStream: true,
-		}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Minute}),
-		// So that nobody reads the store when it is closed.
-		grpc.WaitForHandlers(true),
-	)
-	api.Register(n.grpc, config)
+	api.Register(n.transport, config)
 	n.health = health.NewServer()
-	healthgrpc.RegisterHealthServer(n.grpc, n.health)
-	go func() { n.served <- n.grpc.Serve(n.listener) }()
+	healthgrpc.RegisterHealthServer(n.transport, n.health)
+	n.transport.serve()
 	go n.watch()
-	n.options.Logger.Info("node started", "listen", n.Addr(), "data", n.options.Data, "ephemeral", n.options.Ephemeral)
+	n.options.Logger.Info("node started", "listen", n.Addr(), "web-listen", n.WebAddr(), "data", n.options.Data, "ephemeral", n.options.Ephemeral)
 }
 
 // fail is called by the store when it can't go on.
@@ -226,7 +225,7 @@ func (n *Node) fail(err error) {
 	}
 }
 
-// watch ends the node when its store or its listener fails.
+// watch ends the node when its store or a port fails.
 func (n *Node) watch() {
 	select {
 	case <-n.done:
@@ -238,16 +237,17 @@ func (n *Node) watch() {
 		if err := n.order.Err(); err != nil {
 			n.stop(err, 0)
 		}
-	case err := <-n.served:
-		n.served <- err
-		if err != nil {
-			n.stop(fmt.Errorf("serving: %w", err), 0)
-		}
+	case err := <-n.transport.failed:
+		n.stop(err, 0)
 	}
 }
 
 // Addr returns the address that the node listens on, as host:port.
-func (n *Node) Addr() string { return n.listener.Addr().String() }
+func (n *Node) Addr() string { return n.addr }
+
+// WebAddr returns the address that the node listens on for browsers besides
+// [Node.Addr], as host:port; empty if there is none.
+func (n *Node) WebAddr() string { return n.webAddr }
 
 // Done is closed when the node has ended.
 func (n *Node) Done() <-chan struct{} { return n.done }
@@ -274,7 +274,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	if ctx.Err() != nil {
 		grace = 0
 	}
-	defer context.AfterFunc(ctx, n.grpc.Stop)()
+	defer context.AfterFunc(ctx, n.transport.halt)()
 	n.stop(nil, grace)
 	return n.err
 }
@@ -291,13 +291,7 @@ func (n *Node) stop(cause error, grace time.Duration) {
 	n.stopping.Do(func() {
 		n.health.Shutdown()
 		n.endStreams(api.ErrShuttingDown)
-		if grace > 0 {
-			hard := time.AfterFunc(grace, n.grpc.Stop)
-			n.grpc.GracefulStop()
-			hard.Stop()
-		}
-		n.grpc.Stop()
-		<-n.served
+		n.transport.stop(grace)
 		failure := n.order.Close()
 		if cause == nil {
 			cause = failure

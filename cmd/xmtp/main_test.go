@@ -34,6 +34,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("AppData", home)
 			// With the race detector each program would wait a second at its end.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
+			// Scripts run at the same time.
+			env.Setenv(envPrefix+"WEB_LISTEN", "off")
 			return os.Mkdir(home, 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -47,7 +49,7 @@ func TestScripts(t *testing.T) {
 }
 
 // started finds the address in the line that a node logs when it serves.
-var started = regexp.MustCompile(`node started"?.*"?listen"?[=:]"?([\d.]+:\d+)`)
+var started = regexp.MustCompile(`node started"?[ ,]"?listen"?[=:]"?([\d.]+:\d+)`)
 
 // A process is a running "xmtp node".
 type process struct {
@@ -111,7 +113,7 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range []string{"HOME", "LocalAppData", "XDG_DATA_HOME", "GORACE", "PATH", "SystemRoot", "TMPDIR", "TMP"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
-	for _, flag := range []string{"LISTEN", "DATA", "EPHEMERAL", "LOG_FORMAT"} {
+	for _, flag := range []string{"LISTEN", "WEB_LISTEN", "DATA", "EPHEMERAL", "LOG_FORMAT"} {
 		cmd.Env = append(cmd.Env, envPrefix+flag+"="+ts.Getenv(envPrefix+flag))
 	}
 	p, err := start(cmd)

@@ -23,6 +23,7 @@ import (
 // nodeSettings are the flags of xmtp node.
 type nodeSettings struct {
 	listen        address
+	webListen     optionalAddress
 	data          string
 	ephemeral     bool
 	logLevel      choice
@@ -35,6 +36,7 @@ type nodeSettings struct {
 func newNode() *cobra.Command {
 	s := nodeSettings{
 		listen:    node.DefaultListen,
+		webListen: node.DefaultWebListen,
 		logLevel:  choice{"info", []string{"debug", "info", "warn", "error"}},
 		logFormat: choice{"text", []string{"text", "json"}},
 	}
@@ -52,7 +54,7 @@ its name. A flag wins over the environment, the environment over the file.
 
 Ctrl-C or SIGTERM stops the node once the calls under way are done; a second
 one stops it at once. Nothing that was accepted is lost either way.`,
-		Example: `  xmtp node                              on port 5556, data in your home folder
+		Example: `  xmtp node                              on ports 5556 and 5557, data in your home folder
   xmtp node --ephemeral                  everything in memory, gone at the end
   xmtp node --listen 0.0.0.0:5556        reachable from other machines
   XMTP_NODE_DATA=/srv/xmtp xmtp node     data in /srv/xmtp
@@ -72,7 +74,8 @@ one stops it at once. Nothing that was accepted is lost either way.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVar(&config, configFlag, "", "TOML `file` with settings")
-	flags.Var(&s.listen, "listen", "`host:port` for gRPC over cleartext HTTP/2; port 0 takes a free one")
+	flags.Var(&s.listen, "listen", "`host:port` for all clients; port 0 takes a free one")
+	flags.Var(&s.webListen, "web-listen", "second `host:port`, where SDKs in browsers look; off for none")
 	flags.StringVar(&s.data, "data", defaultData(), "`directory` that everything is kept in; made if it isn't there")
 	flags.BoolVar(&s.ephemeral, "ephemeral", false, "keep everything in memory only")
 	flags.BoolVar(&s.rateLimits, "rate-limits", false, "limit how much one network address may send and ask")
@@ -110,6 +113,7 @@ func defaultData() string {
 func (s *nodeSettings) options(dataGiven bool) (node.Options, error) {
 	o := node.Options{
 		Listen:        s.listen.String(),
+		WebListen:     string(s.webListen),
 		Data:          s.data,
 		Ephemeral:     s.ephemeral,
 		RateLimits:    s.rateLimits,
@@ -174,7 +178,11 @@ func explain(err error, o node.Options) error {
 	advice := ""
 	switch {
 	case errors.Is(err, node.ErrAddressInUse):
-		advice = "Another program, perhaps another node, listens there. Stop it, or choose another port:\n  xmtp node --listen " + nextPort(o.Listen)
+		flag, addr := "--listen", o.Listen
+		if l, ok := errors.AsType[*node.ListenError](err); ok && l.Option == "WebListen" {
+			flag, addr = "--web-listen", o.WebListen
+		}
+		advice = "Another program, perhaps another node, listens there. Stop it, or choose another port:\n  xmtp node " + flag + " " + nextPort(addr)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		advice = "This machine doesn't have that address. Use 127.0.0.1 for this machine only, or 0.0.0.0 for all its addresses."
 	case errors.Is(err, node.ErrInUse):

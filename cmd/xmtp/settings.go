@@ -158,6 +158,29 @@ func (a *address) Set(text string) error {
 	return nil
 }
 
+// An optionalAddress is a flag of the form HOST:PORT, or off, which is "".
+type optionalAddress string
+
+func (a *optionalAddress) Type() string { return "host:port" }
+
+func (a *optionalAddress) String() string {
+	if *a == "" {
+		return "off"
+	}
+	return string(*a)
+}
+
+func (a *optionalAddress) Set(text string) error {
+	if text == "" || text == "off" {
+		*a = ""
+		return nil
+	}
+	if (*address)(a).Set(text) != nil {
+		return errors.New("must be HOST:PORT, such as 127.0.0.1:5557, or off")
+	}
+	return nil
+}
+
 // A choice is a flag with few possible values.
 type choice struct {
 	value string

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec that is wrapped
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -22,6 +23,8 @@ const (
 	maxUpdateRequestBytes = maxUpdateBytes + 1<<10
 )
 
+var errTooManyFields = fmt.Errorf("more than %d elements in one request", maxFields)
+
 // codec is gRPC's for protobuf, but for requests that would cost too much to decode.
 type codec struct{ encoding.CodecV2 }
 
@@ -34,22 +37,53 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return fmt.Errorf("%T is no message", v)
 	}
-	if _, ok := v.(*identityapi.PublishIdentityUpdateRequest); ok && data.Len() > maxUpdateRequestBytes {
-		return fmt.Errorf("identity update of %d bytes: at most %d are taken", data.Len(), maxUpdateBytes)
-	}
 	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer buffer.Free()
-	request := buffer.ReadOnlyData()
+	return Unmarshal(buffer.ReadOnlyData(), message)
+}
+
+// Unmarshal decodes a request, but one that would cost too much to decode.
+func Unmarshal(data []byte, message proto.Message) error {
+	if err := checkUpdateSize(message, len(data), maxUpdateRequestBytes); err != nil {
+		return err
+	}
 	fields := 0
-	for rest := request; len(rest) > 0; fields++ {
+	for rest := data; len(rest) > 0; fields++ {
 		_, _, n := protowire.ConsumeField(rest)
 		if n < 0 {
 			return protowire.ParseError(n)
 		}
 		if fields == maxFields {
-			return fmt.Errorf("more than %d elements in one request", maxFields)
+			return errTooManyFields
 		}
 		rest = rest[n:]
 	}
-	return proto.Unmarshal(request, message)
+	return proto.Unmarshal(data, message)
+}
+
+// UnmarshalJSON decodes a request in JSON, but one that would cost too much to
+// decode. Fields that aren't known are passed over, as in the binary form.
+func UnmarshalJSON(data []byte, message proto.Message) error {
+	// Base64 makes it longer; how long it really is is checked again.
+	if err := checkUpdateSize(message, len(data), 2*maxUpdateRequestBytes); err != nil {
+		return err
+	}
+	fields := 0
+	for _, b := range data {
+		// There are none of them in base64, and few in what texts there are.
+		if b == ',' || b == '[' || b == '{' {
+			fields++
+		}
+	}
+	if fields > maxFields {
+		return errTooManyFields
+	}
+	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, message)
+}
+
+func checkUpdateSize(message proto.Message, size, limit int) error {
+	if _, ok := message.(*identityapi.PublishIdentityUpdateRequest); ok && size > limit {
+		return fmt.Errorf("identity update of %d bytes: at most %d are taken", size, maxUpdateBytes)
+	}
+	return nil
 }
