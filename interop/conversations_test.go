@@ -385,8 +385,8 @@ func TestContent(t *testing.T) {
 			byType[message.ContentType.TypeID] = message
 		}
 		asked := byType["text"]
-		if len(asked.Reactions) != 1 || asked.NumReplies != 1 {
-			t.Fatalf("the question has %d reactions and %d replies", len(asked.Reactions), asked.NumReplies)
+		if len(asked.Reactions) != 1 || asked.NumReplies != "1" {
+			t.Fatalf("the question has %d reactions and %s replies", len(asked.Reactions), asked.NumReplies)
 		}
 		var got struct{ Content string }
 		decode(t, asked.Reactions[0].Content, &got)

@@ -327,7 +327,7 @@ type Message struct {
 	ContentType    ContentType     `json:"contentType"`
 	Content        json.RawMessage `json:"content"`
 	Reactions      []Message       `json:"reactions"`
-	NumReplies     int             `json:"numReplies"`
+	NumReplies     json.Number     `json:"numReplies"` // a bigint in browsers
 	SentAtNs       int64           `json:"sentAtNs,string"`
 }
 
