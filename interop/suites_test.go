@@ -102,7 +102,7 @@ func TestOfficialSuites(t *testing.T) {
 			if source == "" {
 				t.Skipf("not proven: that the official suite of %s passes: set %s to a clone of its repository", suite.name, suite.source)
 			}
-			n, err := node.Start(t.Context(), node.Options{Listen: "127.0.0.1:5556", Ephemeral: true})
+			n, err := node.Start(t.Context(), node.Options{Listen: node.DefaultListen, WebListen: node.DefaultWebListen, Ephemeral: true})
 			if err != nil {
 				t.Fatal(err)
 			}
