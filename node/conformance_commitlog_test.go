@@ -161,7 +161,7 @@ func (c *clock) advance(d time.Duration) { c.ns.Add(int64(d)) }
 func TestL1(t *testing.T) {
 	t.Parallel()
 	clk := newClock()
-	n, ctx := start(t, node.Options{RateLimits: true, Now: clk.now}), short(t)
+	n, ctx := start(t, node.Options{Limits: node.Limits{Rates: true}, Now: clk.now}), short(t)
 	c, other := dial(t, n), dial(t, n)
 	group := newGroupID()
 	batch := make([][]byte, 3001)

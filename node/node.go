@@ -66,8 +66,8 @@ type Options struct {
 	// Reserve is the free disk space, in bytes, below which writes are refused
 	// until there is room again; 256 MiB if zero. It has no meaning in memory.
 	Reserve uint64
-	// RateLimits limits calls by network address, as the reference node does.
-	RateLimits bool
+	// Limits are what callers and inboxes may do.
+	Limits Limits
 	// ReadOnly refuses all writes with the text by which clients know that
 	// publishing has been switched off.
 	ReadOnly bool
@@ -122,7 +122,7 @@ func (o *Options) complete() error {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return nil
+	return o.Limits.check()
 }
 
 // Node is a running node. Its methods are safe for use by several goroutines.
@@ -133,6 +133,7 @@ type Node struct {
 	transport *transport
 	index     *index.Index
 	order     *order.Embedded
+	limiter   *api.Limiter
 	health    *health.Server
 
 	endStreams context.CancelCauseFunc
@@ -196,6 +197,7 @@ func (n *Node) start() {
 	n.endStreams = endStreams
 	h := hub.New()
 	n.order = order.NewEmbedded(n.index, n.options.Now, h.Publish)
+	n.limiter = api.NewLimiter(n.options.Now, n.options.Logger, api.Limits(n.options.Limits))
 	config := api.Config{
 		Order:    n.order,
 		Index:    n.index,
@@ -204,10 +206,8 @@ func (n *Node) start() {
 		Logger:   n.options.Logger,
 		Verifier: n.options.ContractVerifier,
 		ReadOnly: n.options.ReadOnly,
+		Limiter:  n.limiter,
 		Running:  running,
-	}
-	if n.options.RateLimits {
-		config.Limiter = api.NewLimiter(n.options.Now)
 	}
 	api.Register(n.transport, config)
 	n.health = health.NewServer()

@@ -29,7 +29,7 @@ type nodeSettings struct {
 	logLevel      choice
 	logFormat     choice
 	shutdownGrace time.Duration
-	rateLimits    bool
+	limits        limitFlags
 	readOnly      bool
 }
 
@@ -78,7 +78,7 @@ one stops it at once. Nothing that was accepted is lost either way.`,
 	flags.Var(&s.webListen, "web-listen", "second `host:port`, where SDKs in browsers look; off for none")
 	flags.StringVar(&s.data, "data", defaultData(), "`directory` that everything is kept in; made if it isn't there")
 	flags.BoolVar(&s.ephemeral, "ephemeral", false, "keep everything in memory only")
-	flags.BoolVar(&s.rateLimits, "rate-limits", false, "limit how much one network address may send and ask")
+	s.limits.add(flags)
 	flags.BoolVar(&s.readOnly, "read-only", false, "refuse everything new, serve what is there")
 	flags.DurationVar(&s.shutdownGrace, "shutdown-grace", 5*time.Second, "how long to wait for calls under way when stopping, such as 5s or 1m")
 	flags.Var(&s.logLevel, "log-level", "`level` from which on is logged: debug, info, warn or error")
@@ -116,7 +116,7 @@ func (s *nodeSettings) options(dataGiven bool) (node.Options, error) {
 		WebListen:     string(s.webListen),
 		Data:          s.data,
 		Ephemeral:     s.ephemeral,
-		RateLimits:    s.rateLimits,
+		Limits:        s.limits.limits(),
 		ReadOnly:      s.readOnly,
 		ShutdownGrace: s.shutdownGrace,
 	}

@@ -107,18 +107,9 @@ func (v *configValue) UnmarshalTOML(value any) error {
 	if f == nil || !setting(f) {
 		return fmt.Errorf("unknown setting %q; there are: %s", v.key, strings.Join(settingNames(v.flags), ", "))
 	}
-	var text string
-	switch value := value.(type) {
-	case string:
-		text = value
-	case bool:
-		text = strconv.FormatBool(value)
-	}
-	if _, isBool := value.(bool); isBool != (f.Value.Type() == "bool") || text == "" {
-		if f.Value.Type() == "bool" {
-			return fmt.Errorf("%s must be true or false, without quotes", v.key)
-		}
-		return fmt.Errorf("%s must be text in quotes", v.key)
+	text, err := configText(f, value)
+	if err != nil {
+		return err
 	}
 	if f.Changed {
 		return nil
@@ -127,6 +118,43 @@ func (v *configValue) UnmarshalTOML(value any) error {
 		return fmt.Errorf("%s = %w", v.key, err)
 	}
 	return nil
+}
+
+// configText is a value of the file as it would be on the command line.
+func configText(f *pflag.Flag, value any) (string, error) {
+	switch value := value.(type) {
+	case bool:
+		if f.Value.Type() == "bool" {
+			return strconv.FormatBool(value), nil
+		}
+	case int64:
+		if f.Value.Type() == numberType {
+			return strconv.FormatInt(value, 10), nil
+		}
+	case string:
+		if f.Value.Type() != "bool" && f.Value.Type() != numberType && value != "" {
+			return value, nil
+		}
+	case []any:
+		var texts []string
+		for _, entry := range value {
+			if text, ok := entry.(string); ok {
+				texts = append(texts, text)
+			}
+		}
+		if f.Value.Type() == listType && len(texts) == len(value) && len(texts) > 0 {
+			return strings.Join(texts, ","), nil
+		}
+	}
+	switch f.Value.Type() {
+	case "bool":
+		return "", fmt.Errorf("%s must be true or false, without quotes", f.Name)
+	case numberType:
+		return "", fmt.Errorf("%s must be a number, without quotes", f.Name)
+	case listType:
+		return "", fmt.Errorf(`%s must be a list of texts, such as ["a", "b"]`, f.Name)
+	}
+	return "", fmt.Errorf("%s must be text in quotes", f.Name)
 }
 
 func settingNames(flags *pflag.FlagSet) []string {
@@ -139,6 +167,12 @@ func settingNames(flags *pflag.FlagSet) []string {
 	slices.Sort(names)
 	return names
 }
+
+// Types of flags that have a form of their own in the file.
+const (
+	numberType = "number"
+	listType   = "list"
+)
 
 // An address is a flag of the form HOST:PORT.
 type address string

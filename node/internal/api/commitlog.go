@@ -23,7 +23,7 @@ const (
 
 // BatchPublishCommitLog stores entries as they are; clients check them.
 func (s *mlsServer) BatchPublishCommitLog(ctx context.Context, req *mlsapi.BatchPublishCommitLogRequest) (*emptypb.Empty, error) {
-	if err := s.writable(ctx, 1); err != nil {
+	if err := s.writable(ctx, max(1, len(req.Requests))); err != nil {
 		return nil, err
 	}
 	switch n := len(req.Requests); {
@@ -57,7 +57,7 @@ func (s *mlsServer) BatchPublishCommitLog(ctx context.Context, req *mlsapi.Batch
 }
 
 func (s *mlsServer) BatchQueryCommitLog(ctx context.Context, req *mlsapi.BatchQueryCommitLogRequest) (*mlsapi.BatchQueryCommitLogResponse, error) {
-	if err := s.readable(ctx); err != nil {
+	if err := s.readable(ctx, len(req.Requests)); err != nil {
 		return nil, err
 	}
 	switch n := len(req.Requests); {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/go-xmtp/go-xmtp/mls"
@@ -30,7 +31,7 @@ type mlsServer struct {
 
 // SendGroupMessages checks all messages before it stores any.
 func (s *mlsServer) SendGroupMessages(ctx context.Context, req *mlsapi.SendGroupMessagesRequest) (*emptypb.Empty, error) {
-	if err := s.writable(ctx, len(req.Messages)); err != nil {
+	if err := s.writable(ctx, messagesCost(req.Messages)); err != nil {
 		return nil, err
 	}
 	if len(req.Messages) == 0 {
@@ -48,6 +49,15 @@ func (s *mlsServer) SendGroupMessages(ctx context.Context, req *mlsapi.SendGroup
 		return nil, err
 	}
 	return &emptypb.Empty{}, nil
+}
+
+// messagesCost is one for each message and for what is big in it.
+func messagesCost[M proto.Message](messages []M) int {
+	cost := len(messages)
+	for _, message := range messages {
+		cost += proto.Size(message) / bytesPerToken
+	}
+	return cost
 }
 
 // groupRecord checks what can be checked without being a member: that clients
@@ -106,7 +116,7 @@ func groupMessage(r *order.Record) (*mlsapi.GroupMessage, error) {
 }
 
 func (s *mlsServer) QueryGroupMessages(ctx context.Context, req *mlsapi.QueryGroupMessagesRequest) (*mlsapi.QueryGroupMessagesResponse, error) {
-	if err := s.readable(ctx); err != nil {
+	if err := s.readable(ctx, 0); err != nil {
 		return nil, err
 	}
 	if len(req.GroupId) == 0 {
@@ -139,11 +149,14 @@ func query[M any](ctx context.Context, c *Config, topic order.Topic, ask *mlsapi
 		return nil, nil, c.reading(ctx, err)
 	}
 	messages := make([]M, len(records))
+	size := 0
 	for i, r := range records {
+		size += len(r.Payload)
 		if messages[i], err = encode(r); err != nil {
 			return nil, nil, c.reading(ctx, err)
 		}
 	}
+	c.Limiter.answered(ctx, size)
 	if cut || len(records) == int(paging.Limit) {
 		paging.IdCursor = records[len(records)-1].Number
 	}
@@ -151,7 +164,7 @@ func query[M any](ctx context.Context, c *Config, topic order.Topic, ask *mlsapi
 }
 
 func (s *mlsServer) GetNewestGroupMessage(ctx context.Context, req *mlsapi.GetNewestGroupMessageRequest) (*mlsapi.GetNewestGroupMessageResponse, error) {
-	if err := s.readable(ctx); err != nil {
+	if err := s.readable(ctx, len(req.GroupIds)); err != nil {
 		return nil, err
 	}
 	if len(req.GroupIds) == 0 {
@@ -182,14 +195,17 @@ func (s *mlsServer) GetNewestGroupMessage(ctx context.Context, req *mlsapi.GetNe
 		}
 		response.Responses[i].GroupMessage = message
 	}
+	s.Limiter.answered(ctx, size)
 	return response, nil
 }
 
 // SubscribeGroupMessages may have no filters: clients without groups ask so.
 func (s *mlsServer) SubscribeGroupMessages(req *mlsapi.SubscribeGroupMessagesRequest, stream grpc.ServerStreamingServer[mlsapi.GroupMessage]) error {
-	if err := s.readable(stream.Context()); err != nil {
+	open, err := s.Limiter.stream(stream.Context(), len(req.Filters))
+	if err != nil {
 		return err
 	}
+	defer open.close()
 	cursors := make(map[order.Topic]uint64, len(req.Filters))
 	for _, filter := range req.Filters {
 		if len(filter.GetGroupId()) == 0 {
@@ -197,5 +213,5 @@ func (s *mlsServer) SubscribeGroupMessages(req *mlsapi.SubscribeGroupMessagesReq
 		}
 		addCursor(cursors, order.Topic{Kind: order.GroupMessage, ID: string(filter.GroupId)}, filter.IdCursor)
 	}
-	return subscribe(&s.Config, stream, cursors, groupMessage)
+	return subscribe(&s.Config, stream, open, cursors, groupMessage)
 }

@@ -34,7 +34,7 @@ type identityServer struct {
 // PublishIdentityUpdate verifies signatures before the update is ordered; if it
 // follows from the inbox's log is decided in its place of the order.
 func (s *identityServer) PublishIdentityUpdate(ctx context.Context, req *identityapi.PublishIdentityUpdateRequest) (*identityapi.PublishIdentityUpdateResponse, error) {
-	if err := s.writable(ctx, 1); err != nil {
+	if err := s.writable(ctx, 1+signatures(req.GetIdentityUpdate())/signaturesPerToken); err != nil {
 		return nil, err
 	}
 	update := req.IdentityUpdate
@@ -48,6 +48,9 @@ func (s *identityServer) PublishIdentityUpdate(ctx context.Context, req *identit
 	if len(payload) > maxUpdateBytes {
 		return nil, invalid("identity update of %d bytes: at most %d are taken", len(payload), maxUpdateBytes)
 	}
+	if n := len(update.Actions); n > maxActions {
+		return nil, s.Limiter.refuse(limitActions, invalid("identity update of %d actions: at most %d are taken", n, maxActions))
+	}
 	if err := identity.CheckPublishable(update); err != nil {
 		return nil, invalid("%v", err)
 	}
@@ -55,9 +58,12 @@ func (s *identityServer) PublishIdentityUpdate(ctx context.Context, req *identit
 	if err != nil {
 		return nil, invalid("%v", err)
 	}
-	verified, err := identity.Verify(ctx, update, s.Verifier)
+	if err := s.Limiter.inbox(ctx, update.InboxId, false, len(payload)); err != nil {
+		return nil, err
+	}
+	verified, err := s.verify(ctx, update, len(payload))
 	if err != nil {
-		return nil, s.refused(ctx, err)
+		return nil, err
 	}
 	facts, err := verified.MarshalBinary()
 	if err != nil {
@@ -74,7 +80,33 @@ func (s *identityServer) PublishIdentityUpdate(ctx context.Context, req *identit
 	if err := outcomes[0].Err; err != nil {
 		return nil, s.refused(ctx, err)
 	}
+	s.Limiter.inboxWrote(update.InboxId, false, len(payload))
 	return &identityapi.PublishIdentityUpdateResponse{}, nil
+}
+
+// verify checks the signatures of an update, when it is its turn.
+func (s *identityServer) verify(ctx context.Context, update *associations.IdentityUpdate, size int) (*identity.VerifiedUpdate, error) {
+	done, err := s.Limiter.validate(ctx, size)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	verified, err := identity.Verify(ctx, update, s.Verifier)
+	if err != nil {
+		return nil, s.refused(ctx, err)
+	}
+	return verified, nil
+}
+
+// signatures counts those that an update has to have.
+func signatures(update *associations.IdentityUpdate) int {
+	n := len(update.GetActions())
+	for _, action := range update.GetActions() {
+		if action.GetAdd() != nil {
+			n++ // the member who adds and the one who is added
+		}
+	}
+	return n
 }
 
 // refused translates why an update was not taken.
@@ -96,7 +128,7 @@ func (s *identityServer) refused(ctx context.Context, err error) error {
 
 // GetIdentityUpdates answers in full: clients don't ask for more pages.
 func (s *identityServer) GetIdentityUpdates(ctx context.Context, req *identityapi.GetIdentityUpdatesRequest) (*identityapi.GetIdentityUpdatesResponse, error) {
-	if err := s.readable(ctx); err != nil {
+	if err := s.readable(ctx, len(req.Requests)); err != nil {
 		return nil, err
 	}
 	response := &identityapi.GetIdentityUpdatesResponse{}
@@ -133,11 +165,12 @@ func (s *identityServer) GetIdentityUpdates(ctx context.Context, req *identityap
 		}
 		response.Responses = append(response.Responses, answer)
 	}
+	s.Limiter.answered(ctx, size)
 	return response, nil
 }
 
 func (s *identityServer) GetInboxIds(ctx context.Context, req *identityapi.GetInboxIdsRequest) (*identityapi.GetInboxIdsResponse, error) {
-	if err := s.readable(ctx); err != nil {
+	if err := s.readable(ctx, len(req.Requests)); err != nil {
 		return nil, err
 	}
 	response := &identityapi.GetInboxIdsResponse{

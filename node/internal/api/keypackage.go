@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/hex"
 
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -29,8 +30,8 @@ func (s *mlsServer) RegisterInstallation(ctx context.Context, req *mlsapi.Regist
 	return &mlsapi.RegisterInstallationResponse{InstallationKey: key}, nil
 }
 
-// upload doesn't ask whether the inbox lists the installation: clients upload
-// before they publish the update that says so.
+// upload takes key packages also of installations that the inbox doesn't list:
+// clients upload before they publish the update that says so.
 func (s *mlsServer) upload(ctx context.Context, upload *mlsapi.KeyPackageUpload) (installation []byte, err error) {
 	if err := s.writable(ctx, 1); err != nil {
 		return nil, err
@@ -41,9 +42,19 @@ func (s *mlsServer) upload(ctx context.Context, upload *mlsapi.KeyPackageUpload)
 	if n := len(upload.KeyPackageTlsSerialized); n > maxKeyPackageBytes {
 		return nil, invalid("invalid key package: %d bytes: at most %d are taken", n, maxKeyPackageBytes)
 	}
-	info, err := identity.VerifyKeyPackage(upload.KeyPackageTlsSerialized, s.Now())
+	info, err := s.verify(ctx, upload.KeyPackageTlsSerialized)
 	if err != nil {
-		return nil, invalid("invalid identity: validation failed with error %v", err)
+		return nil, err
+	}
+	listed := false
+	inbox, err := hex.DecodeString(info.InboxID)
+	if err == nil {
+		if listed, err = s.Index.HasMember(string(inbox), identity.Installation(info.InstallationKey[:])); err != nil {
+			return nil, s.reading(ctx, err)
+		}
+	}
+	if err := s.Limiter.inbox(ctx, info.InboxID, !listed, len(upload.KeyPackageTlsSerialized)); err != nil {
+		return nil, err
 	}
 	outcomes, err := s.append(ctx, &order.Record{
 		Topic:   order.Topic{Kind: order.KeyPackage, ID: string(info.InstallationKey[:])},
@@ -56,11 +67,26 @@ func (s *mlsServer) upload(ctx context.Context, upload *mlsapi.KeyPackageUpload)
 	if err := outcomes[0].Err; err != nil {
 		return nil, invalid("invalid key package: %v", err)
 	}
+	s.Limiter.inboxWrote(info.InboxID, !listed, len(upload.KeyPackageTlsSerialized))
 	return info.InstallationKey[:], nil
 }
 
+// verify checks a key package, when it is its turn.
+func (s *mlsServer) verify(ctx context.Context, keyPackage []byte) (*identity.KeyPackageInfo, error) {
+	done, err := s.Limiter.validate(ctx, len(keyPackage))
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	info, err := identity.VerifyKeyPackage(keyPackage, s.Now())
+	if err != nil {
+		return nil, invalid("invalid identity: validation failed with error %v", err)
+	}
+	return info, nil
+}
+
 func (s *mlsServer) FetchKeyPackages(ctx context.Context, req *mlsapi.FetchKeyPackagesRequest) (*mlsapi.FetchKeyPackagesResponse, error) {
-	if err := s.readable(ctx); err != nil {
+	if err := s.readable(ctx, len(req.InstallationKeys)); err != nil {
 		return nil, err
 	}
 	response := &mlsapi.FetchKeyPackagesResponse{
@@ -81,5 +107,6 @@ func (s *mlsServer) FetchKeyPackages(ctx context.Context, req *mlsapi.FetchKeyPa
 		}
 		response.KeyPackages[i].KeyPackageTlsSerialized = record.Payload
 	}
+	s.Limiter.answered(ctx, size)
 	return response, nil
 }

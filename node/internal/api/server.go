@@ -117,6 +117,7 @@ func (c *Config) writable(ctx context.Context, cost int) error {
 	return c.Limiter.publish(ctx, cost)
 }
 
-func (c *Config) readable(ctx context.Context) error {
-	return c.Limiter.read(ctx)
+// readable refuses a call that looks up as many things if the caller has had his share.
+func (c *Config) readable(ctx context.Context, lookups int) error {
+	return c.Limiter.read(ctx, lookups)
 }

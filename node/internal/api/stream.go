@@ -20,7 +20,7 @@ func addCursor(cursors map[order.Topic]uint64, topic order.Topic, cursor uint64)
 // subscribe delivers each record of the topics above its cursor once, in the
 // order of each topic: first what is stored, then what comes. The cursors move
 // along. It ends with the caller or the node.
-func subscribe[M any](c *Config, stream grpc.ServerStreamingServer[M], cursors map[order.Topic]uint64, encode func(*order.Record) (*M, error)) error {
+func subscribe[M any](c *Config, stream grpc.ServerStreamingServer[M], open *openStream, cursors map[order.Topic]uint64, encode func(*order.Record) (*M, error)) error {
 	// Clients wait for headers before they take the stream as open.
 	if err := stream.SendHeader(metadata.Pairs("subscribed", "true")); err != nil {
 		return err
@@ -57,7 +57,7 @@ func subscribe[M any](c *Config, stream grpc.ServerStreamingServer[M], cursors m
 			return err
 		}
 		for _, topic := range news.Lagging {
-			if err := replay(ctx, c, topic, cursors, send); err != nil {
+			if err := replay(ctx, c, open, topic, cursors, send); err != nil {
 				return err
 			}
 		}
@@ -70,7 +70,7 @@ func subscribe[M any](c *Config, stream grpc.ServerStreamingServer[M], cursors m
 }
 
 // replay sends what is stored of a topic above its cursor.
-func replay(ctx context.Context, c *Config, topic order.Topic, cursors map[order.Topic]uint64, send func(*order.Record) error) error {
+func replay(ctx context.Context, c *Config, open *openStream, topic order.Topic, cursors map[order.Topic]uint64, send func(*order.Record) error) error {
 	for ctx.Err() == nil {
 		records, cut, err := c.Index.Records(topic, index.Page{
 			Cursor:   cursors[topic],
@@ -80,6 +80,7 @@ func replay(ctx context.Context, c *Config, topic order.Topic, cursors map[order
 		if err != nil {
 			return c.reading(ctx, err)
 		}
+		open.replayed(records)
 		for _, r := range records {
 			if err := send(r); err != nil {
 				return err

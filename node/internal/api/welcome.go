@@ -18,7 +18,7 @@ const installationKeyLength = 32
 // SendWelcomeMessages checks all welcomes before it stores any. What gets past
 // it has to be readable for the receiver: one bad welcome would hide all later ones.
 func (s *mlsServer) SendWelcomeMessages(ctx context.Context, req *mlsapi.SendWelcomeMessagesRequest) (*emptypb.Empty, error) {
-	if err := s.writable(ctx, len(req.Messages)); err != nil {
+	if err := s.writable(ctx, messagesCost(req.Messages)); err != nil {
 		return nil, err
 	}
 	if len(req.Messages) == 0 {
@@ -117,7 +117,7 @@ func welcomeMessage(r *order.Record) (*mlsapi.WelcomeMessage, error) {
 }
 
 func (s *mlsServer) QueryWelcomeMessages(ctx context.Context, req *mlsapi.QueryWelcomeMessagesRequest) (*mlsapi.QueryWelcomeMessagesResponse, error) {
-	if err := s.readable(ctx); err != nil {
+	if err := s.readable(ctx, 0); err != nil {
 		return nil, err
 	}
 	if len(req.InstallationKey) == 0 {
@@ -132,9 +132,11 @@ func (s *mlsServer) QueryWelcomeMessages(ctx context.Context, req *mlsapi.QueryW
 }
 
 func (s *mlsServer) SubscribeWelcomeMessages(req *mlsapi.SubscribeWelcomeMessagesRequest, stream grpc.ServerStreamingServer[mlsapi.WelcomeMessage]) error {
-	if err := s.readable(stream.Context()); err != nil {
+	open, err := s.Limiter.stream(stream.Context(), len(req.Filters))
+	if err != nil {
 		return err
 	}
+	defer open.close()
 	if len(req.Filters) == 0 {
 		return invalid("no valid filters provided")
 	}
@@ -145,5 +147,5 @@ func (s *mlsServer) SubscribeWelcomeMessages(req *mlsapi.SubscribeWelcomeMessage
 		}
 		addCursor(cursors, order.Topic{Kind: order.Welcome, ID: string(filter.InstallationKey)}, filter.IdCursor)
 	}
-	return subscribe(&s.Config, stream, cursors, welcomeMessage)
+	return subscribe(&s.Config, stream, open, cursors, welcomeMessage)
 }

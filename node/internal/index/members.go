@@ -143,3 +143,18 @@ func (x *Index) InboxOf(id identity.Identifier) (inbox string, found bool, err e
 	})
 	return inbox, found, err
 }
+
+// HasMember tells whether an inbox (32 bytes) has the member, as far as
+// anything was taken, durable or not.
+func (x *Index) HasMember(inbox string, id identity.Identifier) (bool, error) {
+	value, err := x.get(stateKey(inbox))
+	if err != nil || value == nil {
+		return false, err
+	}
+	stored, err := parseInbox(value)
+	if err != nil {
+		return false, err
+	}
+	_, found := stored.state.Member(id)
+	return found, nil
+}

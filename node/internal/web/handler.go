@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -114,7 +115,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = controller.SetReadDeadline(time.Now().Add(h.BodyTimeout))
 		r.Body = &body{r.Body, controller}
 	}
-	m.ServeHTTP(w, r)
+	m.ServeHTTP(w, r.WithContext(metadata.NewIncomingContext(r.Context(), incoming(r.Header))))
+}
+
+// incoming are the headers of a call as services see them.
+func incoming(header http.Header) metadata.MD {
+	md := make(metadata.MD, len(header))
+	for name, values := range header {
+		md[strings.ToLower(name)] = values
+	}
+	return md
 }
 
 // body is a request that has to arrive in time. Once it is there, a connection
