@@ -111,7 +111,7 @@ func TestGoManySenders(t *testing.T) {
 	scenario(t, fmt.Sprintf("Go: %d goroutines send %d messages in one group through delays", senders, senders*each), baseline, func(t *testing.T, w *world) {
 		alice := w.Client("alice")
 		bob := goClient(t, delay(t, strings.TrimPrefix(w.url, "http://"), 5*time.Millisecond))
-		group, err := bob.NewGroup(t.Context(), alice.InboxID)
+		group, err := bob.NewGroup(t.Context(), xmtp.GroupOptions{}, alice.InboxID)
 		v := ours{check(t, group, err), t}
 		official.Parallel(t, senders, func(s int) error {
 			for i := range each {

@@ -239,7 +239,7 @@ func sameEpochAs(t *testing.T, v ours, theirs ...*official.Conversation) {
 func TestGoCreatesGroup(t *testing.T) {
 	scenario(t, "Go: group of three, Go creator, members come and go", everyVersion, func(t *testing.T, w *world) {
 		alice, carol, bob := w.Client("alice"), w.Client("carol"), goClient(t, w.url)
-		group, err := bob.NewGroup(t.Context(), alice.InboxID)
+		group, err := bob.NewGroup(t.Context(), xmtp.GroupOptions{}, alice.InboxID)
 		v := ours{check(t, group, err), t}
 		v.say("two of us")
 		alice.SyncAll()

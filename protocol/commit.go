@@ -3,6 +3,7 @@ package protocol
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -124,7 +125,7 @@ func (c *stagedCommit) check(ctx context.Context, d Directory) (*Change, error) 
 	if err := c.checkMembership(ctx, d, change, leaves, old.IsSuperAdmin(change.Actor.InboxID)); err != nil {
 		return nil, err
 	}
-	if err := change.checkPermissions(metadata, old, mutable, policies); err != nil {
+	if err := change.checkPermissions(&GroupState{Metadata: metadata, Mutable: old, Permissions: policies}, mutable); err != nil {
 		return nil, err
 	}
 	if required, ok := mutable.Attributes[AttributeMinimumVersion]; ok {
@@ -386,33 +387,68 @@ func takeReadded(added, removed, failed installations) []identity.Identifier {
 	return readded.sorted()
 }
 
-// checkPermissions asks the policies that were in force before the commit.
-func (c *Change) checkPermissions(metadata *Metadata, old, mutable *MutableMetadata, policies *PolicySet) error {
-	admin, superAdmin := old.IsAdmin(c.Actor.InboxID), old.IsSuperAdmin(c.Actor.InboxID)
+// CheckAdd says whether an inbox may add others to the group: the error is
+// [ErrNotPermitted].
+func (s *GroupState) CheckAdd(actor string, added []string) error {
 	// In a DM each side may add the other one, though the policy denies it.
-	addsPeer := len(c.Added) == 1 && metadata.isDMMember(c.Added[0]) && c.Added[0] != c.Actor.InboxID
+	addsPeer := len(added) == 1 && s.Metadata.isDMMember(added[0]) && added[0] != actor
+	if len(added) > 0 && !addsPeer && !s.permits(actor, s.Permissions.AddMember) {
+		return notPermitted(actor, "add a member")
+	}
+	return nil
+}
+
+// CheckRemove says whether an inbox may remove others from the group: the error is
+// [ErrNotPermitted]. Nobody may remove a super admin.
+func (s *GroupState) CheckRemove(actor string, removed []string) error {
+	if len(removed) > 0 && !s.permits(actor, s.Permissions.RemoveMember) {
+		return notPermitted(actor, "remove a member")
+	}
+	if slices.ContainsFunc(removed, s.Mutable.IsSuperAdmin) {
+		return notPermitted(actor, "remove a super admin")
+	}
+	return nil
+}
+
+// permits evaluates a policy for the roles that an inbox has.
+func (s *GroupState) permits(actor string, p Policy) bool {
+	return p.permits(s.Mutable.IsAdmin(actor), s.Mutable.IsSuperAdmin(actor))
+}
+
+func notPermitted(actor, what string) error {
+	return ErrNotPermitted.detail("%s may not %s", actor, what)
+}
+
+// checkPermissions asks the policies that were in force before the commit; mutable
+// is what it leads to.
+func (c *Change) checkPermissions(before *GroupState, mutable *MutableMetadata) error {
+	actor, policies := c.Actor.InboxID, before.Permissions
+	superAdmin := before.Mutable.IsSuperAdmin(actor)
+	if err := before.CheckAdd(actor, c.Added); err != nil {
+		return err
+	}
+	if err := before.CheckRemove(actor, c.Removed); err != nil {
+		return err
+	}
 	for _, rule := range []struct {
 		what    string
 		applies bool
 		permits bool
 	}{
-		{"add a member", len(c.Added) > 0, addsPeer || policies.AddMember.permits(admin, superAdmin)},
-		{"remove a member", len(c.Removed) > 0, policies.RemoveMember.permits(admin, superAdmin)},
-		{"remove a super admin", slices.ContainsFunc(c.Removed, old.IsSuperAdmin), false},
-		{"add an admin", len(c.AdminsAdded) > 0, policies.AddAdmin.permits(admin, superAdmin)},
-		{"remove an admin", len(c.AdminsRemoved) > 0, policies.RemoveAdmin.permits(admin, superAdmin)},
+		{"add an admin", len(c.AdminsAdded) > 0, before.permits(actor, policies.AddAdmin)},
+		{"remove an admin", len(c.AdminsRemoved) > 0, before.permits(actor, policies.RemoveAdmin)},
 		{"add a super admin", len(c.SuperAdminsAdded) > 0, superAdmin},
 		{"demote a super admin", len(c.SuperAdminsRemoved) > 0, superAdmin},
 		{"demote the last super admin", len(c.SuperAdminsRemoved) > 0, len(mutable.SuperAdmins) > 0},
 		{"change the permissions", c.PermissionsChanged, superAdmin},
 	} {
 		if rule.applies && !rule.permits {
-			return ErrNotPermitted.detail("%s may not %s", c.Actor.InboxID, rule.what)
+			return notPermitted(actor, rule.what)
 		}
 	}
 	for _, a := range c.Attributes {
-		if !policies.attribute(a.Name).permits(admin, superAdmin) {
-			return ErrNotPermitted.detail("%s may not change attribute %q", c.Actor.InboxID, a.Name)
+		if !before.permits(actor, policies.attribute(a.Name)) {
+			return notPermitted(actor, fmt.Sprintf("change attribute %q", a.Name))
 		}
 	}
 	return nil

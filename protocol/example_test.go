@@ -83,7 +83,10 @@ func Example() {
 	for _, invited := range plan.Invited(alix.id) {
 		packages[invited.Installation] = must(protocol.CheckKeyPackage(bosPackage.Public(), invited, time.Now()))
 	}
-	proposals := must(plan.Proposals(group.Extensions(), group.Members(), alix.id, packages))
+	proposals, _, err := plan.Proposals(group.Extensions(), group.Members(), alix.id, packages)
+	if err != nil {
+		panic(err)
+	}
 	commit := must(group.Commit(mls.CommitOptions{Proposals: proposals, ByValueOnly: true}))
 	must(protocol.CheckCommit(ctx, group, commit.Result().Staged, inboxes))
 	sent := commit.Done()

@@ -29,6 +29,18 @@ func (m *Membership) Clone() *Membership {
 	return &Membership{maps.Clone(m.Members), slices.Clone(m.Failed)}
 }
 
+// Size is the number of inboxes by which [MaxMembers] counts. A creator whom no
+// commit has touched yet doesn't count, as with the official client.
+func (m *Membership) Size() int {
+	n := 0
+	for _, sequenceID := range m.Members {
+		if sequenceID != 0 {
+			n++
+		}
+	}
+	return n
+}
+
 func (m *Membership) extension() (mls.Extension, error) {
 	p := &mlscontents.GroupMembership{Members: m.Members}
 	for _, id := range m.Failed {

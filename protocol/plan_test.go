@@ -43,7 +43,7 @@ func (r *room) plan(own identity.Identifier, add, remove []*person, packages map
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	proposals, err := u.Proposals(before, slices.Values(r.members), own, packages)
+	proposals, _, err := u.Proposals(before, slices.Values(r.members), own, packages)
 	if err != nil || proposals == nil {
 		return nil, nil, err
 	}
@@ -179,9 +179,6 @@ func TestPlanRefuses(t *testing.T) {
 	if _, err := PlanMembership(t.Context(), r.logs, r.before.Membership, []string{alix}, nil); !errors.Is(err, ErrUnknownInbox) {
 		t.Errorf("unknown inbox: %v", err)
 	}
-	if _, _, err := r.plan(r.alix.installation(0), []*person{r.dana}, nil, nil); !errors.Is(err, ErrNobodyReachable) {
-		t.Errorf("nobody reachable: %v", err)
-	}
 	u, err := PlanMembership(t.Context(), r.logs, r.before.Membership, []string{r.dana.inboxID}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +188,9 @@ func TestPlanRefuses(t *testing.T) {
 		t.Error(diff)
 	}
 	bad := errors.New("bad log")
-	if _, err := PlanMembership(t.Context(), failing{states: []InboxState{{Err: bad}}}, &Membership{Members: map[string]uint64{alix: 5}}, nil, nil); !errors.Is(err, bad) {
+	// A member whose log is not valid any more stays where he is.
+	u, err = PlanMembership(t.Context(), failing{states: []InboxState{{Err: bad}}}, &Membership{Members: map[string]uint64{alix: 5}}, nil, nil)
+	if err != nil || u.after.Members[alix] != 5 {
 		t.Errorf("bad log: %v", err)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
@@ -202,4 +201,69 @@ func TestPlanRefuses(t *testing.T) {
 	if _, ok := r.before.Membership.Members[r.dana.inboxID]; ok {
 		t.Error("planning changed the membership")
 	}
+}
+
+// TestLeftOut: who can't be reached by any installation is not made a member, and
+// those who can are.
+func TestLeftOut(t *testing.T) {
+	r := newRoom(t)
+	eve, nobody := r.person(1), r.person(0)
+	bad := errors.New("bad log")
+	broken := r.person(1)
+	directory := brokenLog{r.logs, broken.inboxID, bad}
+	add := []string{r.dana.inboxID, eve.inboxID, nobody.inboxID, broken.inboxID, r.bo.inboxID}
+	u, err := PlanMembership(t.Context(), directory, r.before.Membership, add, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exts, err := r.before.Extensions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proposals, leftOut, err := u.Proposals(exts, slices.Values(r.members), r.alix.installation(0), r.packages(r.dana.installation(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]LeftOut{}
+	for _, l := range leftOut {
+		got[l.InboxID] = l
+	}
+	if len(got) != 3 || !slices.Equal(got[eve.inboxID].Installations, []identity.Identifier{eve.installation(0)}) ||
+		len(got[nobody.inboxID].Installations) != 0 || got[nobody.inboxID].Err != nil || !errors.Is(got[broken.inboxID].Err, bad) {
+		t.Errorf("left out: %+v", leftOut)
+	}
+	m := planned(t, proposals)
+	want := map[string]uint64{r.alix.inboxID: r.alix.at, r.bo.inboxID: r.bo.at, r.caro.inboxID: r.caro.at, r.dana.inboxID: r.dana.at}
+	if diff := cmp.Diff(want, m.Members); diff != "" {
+		t.Error(diff)
+	}
+	if !slices.Equal(m.Failed, []identity.Identifier{r.dana.installation(1)}) {
+		t.Errorf("failed: %v", m.Failed)
+	}
+	// Nobody at all: nothing is to be done.
+	u, err = PlanMembership(t.Context(), directory, r.before.Membership, []string{eve.inboxID}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proposals, leftOut, err = u.Proposals(exts, slices.Values(r.members), r.alix.installation(0), nil)
+	if err != nil || proposals != nil || len(leftOut) != 1 {
+		t.Errorf("%v, %v, %v", proposals, leftOut, err)
+	}
+}
+
+// brokenLog is a directory with one bad log.
+type brokenLog struct {
+	Directory
+	inboxID string
+	err     error
+}
+
+func (b brokenLog) InboxStates(ctx context.Context, at []Position) ([]InboxState, error) {
+	states, err := b.Directory.InboxStates(ctx, at)
+	for i, p := range at {
+		if p.InboxID == b.inboxID && err == nil {
+			states[i] = InboxState{Err: b.err}
+		}
+	}
+	return states, err
 }

@@ -128,7 +128,7 @@ func TestGroupMembersComeAndGo(t *testing.T) {
 	url := startNode(t)
 	ctx := t.Context()
 	alice, bob, carol := newClient(t, url), newClient(t, url), newClient(t, url)
-	a := must(alice.NewGroup(ctx, bob.Address()))(t)
+	a := must(alice.NewGroup(ctx, GroupOptions{}, bob.Address()))(t)
 	must(a.SendText(ctx, "one"))(t)
 	b := inConversation(t, bob, a.ID())
 	check(t, a.AddMembers(ctx, carol.InboxID()))
@@ -189,7 +189,7 @@ func TestStreamDeliversWhatComes(t *testing.T) {
 		}
 	}()
 	toBob := must(alice.DM(ctx, bob.Address()))(t)
-	group := must(alice.NewGroup(ctx, bob.Address()))(t)
+	group := must(alice.NewGroup(ctx, GroupOptions{}, bob.Address()))(t)
 	for i, v := range []*Conversation{toBob, group, toBob, group} {
 		want := []string{"a", "b", "c", "d"}[i]
 		must(v.SendText(ctx, want))(t)

@@ -24,7 +24,7 @@ func TestManySendersThroughABadConnection(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
 	alice := w.alice.client
-	a := must(alice.NewGroup(ctx, w.bob.InboxID()))(t)
+	a := must(alice.NewGroup(ctx, GroupOptions{}, w.bob.InboxID()))(t)
 	received := make(chan string, senders)
 	listening, stop := context.WithCancel(ctx)
 	var listener sync.WaitGroup

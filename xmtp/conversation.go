@@ -14,7 +14,6 @@ import (
 
 	"github.com/go-xmtp/go-xmtp/content"
 	"github.com/go-xmtp/go-xmtp/identity"
-	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
@@ -59,6 +58,7 @@ func (v *Conversation) CreatedAt() time.Time { return time.Unix(0, v.row.Created
 
 // What a member decided about a conversation; the numbers are stored.
 const (
+	consentUnknown = 0
 	consentAllowed = 1
 	consentDenied  = 2
 )
@@ -144,8 +144,11 @@ func (c *Client) dm(ctx context.Context, user string) (*Conversation, error) {
 	for _, row := range existing {
 		if row.Problem == "" {
 			v := c.conversation(row)
-			// An earlier attempt may have been cut short.
-			return v, v.group.settleAll(ctx)
+			// An earlier attempt may have been cut short, or the peer out of reach.
+			if err := v.group.settleAll(ctx); err != nil {
+				return v, err
+			}
+			return v, v.addAwaited(ctx)
 		}
 	}
 	return c.create(ctx, protocol.NewDM(c.inboxID, peer), []string{peer})
@@ -161,111 +164,14 @@ func (c *Client) siblings(dm string) (rows []store.Group, err error) {
 	return rows, err
 }
 
-// NewGroup creates a group with other users, given by inbox ids or Ethereum
-// addresses, and may have none. The creator is its super admin, everybody may
-// invite. The error is [ErrNoInbox] if an address never used XMTP.
-func (c *Client) NewGroup(ctx context.Context, users ...string) (*Conversation, error) {
-	ids, err := c.resolve(ctx, users)
-	if err != nil {
-		return nil, fmt.Errorf("xmtp: new group: %w", err)
-	}
-	v, err := c.create(ctx, protocol.NewGroup(c.inboxID), ids)
-	if err != nil {
-		return nil, fmt.Errorf("xmtp: new group: %w", err)
-	}
-	return v, nil
-}
-
-// create makes a group of one and lets the others in by its first commit.
-func (c *Client) create(ctx context.Context, state *protocol.GroupState, others []string) (*Conversation, error) {
-	extensions, err := state.Extensions()
-	if err != nil {
-		return nil, err
-	}
-	id := newGroupID()
-	pending, err := mls.New(id, c.mlsClient(), extensions, c.mlsConfig())
-	if err != nil {
-		return nil, err
-	}
-	g := c.groups.get(id)
-	now := c.now()
-	row := store.Group{
-		ID: id, Kind: int(state.Metadata.Type), DM: dmID(state), Creator: c.inboxID, Adder: c.inboxID,
-		Membership: membershipAllowed, Created: now, Rotated: now,
-	}
-	var intent int64
-	err = c.db.Update(func(tx *store.Tx) error {
-		if err := errors.Join(tx.PutGroup(row), saveState(tx, id, pending.Changes()), c.consent(tx, id, consentAllowed)); err != nil {
-			return err
-		}
-		intent, err = g.enqueue(tx, intentMembership, membershipIntent{Add: others}, nil)
-		return err
-	})
-	if err != nil {
-		pending.Discard()
-		return nil, err
-	}
-	// The state is read from the database when it is needed.
-	pending.Done()
-	c.news.publish()
-	c.live.changed()
-	return c.conversation(row), g.settle(ctx, intent)
-}
-
-// AddMembers lets users in, given by inbox ids or Ethereum addresses. Who is in
-// already is passed over.
-func (v *Conversation) AddMembers(ctx context.Context, users ...string) error {
-	ids, err := v.client.resolve(ctx, users)
-	if err == nil {
-		err = v.change(ctx, membershipIntent{Add: ids})
-	}
-	if err != nil {
-		return fmt.Errorf("xmtp: adding members: %w", err)
-	}
-	return nil
-}
-
-// RemoveMembers removes users, given by inbox ids or Ethereum addresses. Who is
-// not in is passed over.
-func (v *Conversation) RemoveMembers(ctx context.Context, users ...string) error {
-	ids, err := v.client.resolve(ctx, users)
-	if err == nil {
-		err = v.change(ctx, membershipIntent{Remove: ids})
-	}
-	if err != nil {
-		return fmt.Errorf("xmtp: removing members: %w", err)
-	}
-	return nil
-}
-
 // UpdateKeys renews our keys in the conversation. Who had got hold of the old
 // ones, and of nothing else, can't read what is sent after it (RFC 9420 §16.6).
 // It happens by itself before our first message and every 30 days.
 func (v *Conversation) UpdateKeys(ctx context.Context) error {
-	var row int64
-	err := v.client.db.Update(func(tx *store.Tx) (err error) {
-		row, err = v.group.enqueue(tx, intentKeyUpdate, struct{}{}, nil)
-		return err
-	})
-	if err == nil {
-		err = v.group.settle(ctx, row)
-	}
-	if err != nil {
+	if err := v.change(ctx, intentKeyUpdate, struct{}{}); err != nil {
 		return fmt.Errorf("xmtp: updating keys: %w", err)
 	}
 	return nil
-}
-
-func (v *Conversation) change(ctx context.Context, want membershipIntent) error {
-	var row int64
-	err := v.client.db.Update(func(tx *store.Tx) (err error) {
-		row, err = v.group.enqueue(tx, intentMembership, want, nil)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return v.group.settle(ctx, row)
 }
 
 // When members' installations are looked at again, and when our leaf is renewed.
@@ -287,14 +193,14 @@ func (v *Conversation) SendText(ctx context.Context, text string) (*Message, err
 
 // Send sends content of any type. See [Conversation.SendText].
 func (v *Conversation) Send(ctx context.Context, c *content.Encoded) (*Message, error) {
-	m, err := v.send(ctx, c)
+	m, err := v.send(ctx, c, true)
 	if err != nil {
 		return m, fmt.Errorf("xmtp: sending: %w", err)
 	}
 	return m, nil
 }
 
-func (v *Conversation) send(ctx context.Context, c *content.Encoded) (*Message, error) {
+func (v *Conversation) send(ctx context.Context, c *content.Encoded, push bool) (*Message, error) {
 	encoded, err := c.Marshal()
 	if err != nil {
 		return nil, err
@@ -325,7 +231,7 @@ func (v *Conversation) send(ctx context.Context, c *content.Encoded) (*Message, 
 		if _, err := tx.AddMessage(m); err != nil {
 			return err
 		}
-		intent, err = v.group.enqueue(tx, intentMessage, messageIntent{Envelope: data, Push: true}, id[:])
+		intent, err = v.group.enqueue(tx, intentMessage, messageIntent{Envelope: data, Push: push}, id[:])
 		return errors.Join(err, v.client.consent(tx, v.row.ID, consentAllowed))
 	})
 	if err != nil {
@@ -468,23 +374,6 @@ func (v *Conversation) Messages(o MessageOptions) ([]*Message, error) {
 		return nil, fmt.Errorf("xmtp: messages: %w", err)
 	}
 	return messages, nil
-}
-
-// Members returns the inbox ids of the members, sorted.
-func (v *Conversation) Members(ctx context.Context) ([]string, error) {
-	if err := v.group.acquire(ctx); err != nil {
-		return nil, fmt.Errorf("xmtp: members: %w", err)
-	}
-	defer v.group.release()
-	state, err := v.group.state()
-	if err != nil {
-		return nil, fmt.Errorf("xmtp: members: %w", err)
-	}
-	groupState, err := protocol.ParseGroupState(state.Extensions())
-	if err != nil {
-		return nil, fmt.Errorf("xmtp: members: %w", err)
-	}
-	return slices.Sorted(maps.Keys(groupState.Membership.Members)), nil
 }
 
 // Epoch returns the number of the conversation's epoch and its authenticator, by

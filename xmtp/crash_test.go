@@ -306,7 +306,7 @@ func TestCrashWhileRegistering(t *testing.T) {
 		}
 		w.recover(t, at, loss)
 		// Others find the inbox, with one installation, and can let it in.
-		v := must(w.bob.NewGroup(t.Context(), w.alice.client.Address()))(t)
+		v := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.Address()))(t)
 		log := must(w.bob.inboxes.known(w.alice.client.InboxID()))(t)
 		state, _ := log.latest()
 		if n := len(state.Installations()); n != 1 {
@@ -327,7 +327,7 @@ func TestCrashWhileCreatingAGroup(t *testing.T) {
 	checked := map[string]bool{}
 	eachCut(t, 15, func(at cut, loss crashtest.Loss) bool {
 		ctx, cancel := w.alice.armed(t, at)
-		v, err := w.alice.client.NewGroup(ctx, w.bob.InboxID(), w.carol.Address())
+		v, err := w.alice.client.NewGroup(ctx, GroupOptions{}, w.bob.InboxID(), w.carol.Address())
 		cancel()
 		came := w.fs.WasCut()
 		if err != nil && !came {
@@ -396,7 +396,7 @@ func TestCrashWhileCreatingADirectMessage(t *testing.T) {
 // group makes a group of all three in which alice has sent already.
 func (w *world) group(t *testing.T) string {
 	t.Helper()
-	v := must(w.alice.client.NewGroup(t.Context(), w.bob.InboxID(), w.carol.InboxID()))(t)
+	v := must(w.alice.client.NewGroup(t.Context(), GroupOptions{}, w.bob.InboxID(), w.carol.InboxID()))(t)
 	check(t, w.say(t.Context(), w.alice.client, v.ID()))
 	w.converge(t)
 	return v.ID()
@@ -430,7 +430,7 @@ func TestCrashWhileSendingForTheFirstTime(t *testing.T) {
 	w := newWorld(t)
 	eachCut(t, 15, func(at cut, loss crashtest.Loss) bool {
 		w.sent = map[string]bool{}
-		v := must(w.bob.NewGroup(t.Context(), w.alice.client.InboxID(), w.carol.InboxID()))(t)
+		v := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID(), w.carol.InboxID()))(t)
 		check(t, w.say(t.Context(), w.bob, v.ID()))
 		w.converge(t)
 		ctx, cancel := w.alice.armed(t, at)
@@ -486,7 +486,7 @@ func changeMembers(t *testing.T, before func(w *world, id string)) {
 		w.recover(t, at, loss)
 		w.converge(t)
 		members := must(must(w.alice.client.Conversation(id))(t).Members(t.Context()))(t)
-		if now := slices.Contains(members, dave.InboxID()); err == nil && now == in {
+		if now := slices.ContainsFunc(members, func(m Member) bool { return m.InboxID == dave.InboxID() }); err == nil && now == in {
 			t.Error("the change was confirmed and is lost")
 		} else {
 			in = now
@@ -584,7 +584,7 @@ func TestCrashWhileJoining(t *testing.T) {
 	w := newWorld(t)
 	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
 		w.sent = map[string]bool{}
-		v := must(w.bob.NewGroup(t.Context(), w.alice.client.InboxID()))(t)
+		v := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID()))(t)
 		check(t, w.say(t.Context(), w.bob, v.ID()))
 		ctx, cancel := w.alice.armed(t, at)
 		err := w.alice.client.Sync(ctx)
@@ -618,7 +618,7 @@ func TestCrashWhileRotatingTheKeyPackage(t *testing.T) {
 		w.recover(t, at, loss)
 		// Whatever others get, alice has the keys for it.
 		w.sent = map[string]bool{}
-		v := must(w.bob.NewGroup(t.Context(), w.alice.client.InboxID()))(t)
+		v := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID()))(t)
 		check(t, w.say(t.Context(), w.bob, v.ID()))
 		w.converge(t)
 		w.compare(t, v.ID(), w.alice.client, w.bob)
@@ -670,11 +670,11 @@ func TestFailedWrites(t *testing.T) {
 			return w.alice.client.Sync(ctx)
 		},
 		"creating": func() error {
-			_, err := w.alice.client.NewGroup(ctx, w.bob.InboxID(), w.carol.InboxID())
+			_, err := w.alice.client.NewGroup(ctx, GroupOptions{}, w.bob.InboxID(), w.carol.InboxID())
 			return err
 		},
 		"joining": func() error {
-			v := must(w.bob.NewGroup(ctx, w.alice.client.InboxID(), w.carol.InboxID()))(t)
+			v := must(w.bob.NewGroup(ctx, GroupOptions{}, w.alice.client.InboxID(), w.carol.InboxID()))(t)
 			check(t, w.say(ctx, w.bob, v.ID()))
 			return w.alice.client.Sync(ctx)
 		},

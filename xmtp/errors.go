@@ -3,6 +3,7 @@ package xmtp
 import (
 	"errors"
 
+	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
@@ -38,7 +39,9 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrRemoved: we are not a member of the conversation any more.
 	ErrRemoved = errors.New("removed from the conversation")
-	// ErrPaused: the conversation asks for a newer version of this package.
+	// ErrPaused: the conversation asks for a newer version of this package. A
+	// *[protocol.VersionError] beside it tells which. What comes in the meantime is
+	// read once the program has been updated.
 	ErrPaused = errors.New("the conversation asks for a newer version")
 	// ErrStateRolledBack: the database is an old copy: the conversation has
 	// messages that this installation sent and doesn't know. Sending with it
@@ -53,4 +56,20 @@ var (
 	ErrRefused = errors.New("not published")
 	// ErrClosed: the client has been closed.
 	ErrClosed = store.ErrClosed
+)
+
+// Errors of changes of groups. Nothing was sent.
+var (
+	// ErrNotPermitted: the group's permissions don't allow us to do that.
+	ErrNotPermitted error = protocol.ErrNotPermitted
+	// ErrTooLong: a text has too many bytes.
+	ErrTooLong error = protocol.ErrAttributeTooLong
+	// ErrTooManyMembers: the group would have more than 250 members.
+	ErrTooManyMembers = errors.New("the group would have too many members")
+	// ErrDirectMessage: that is not possible in a direct message.
+	ErrDirectMessage = errors.New("not possible in a direct message")
+	// ErrSuperAdmin: a super admin can't leave. Another one has to demote him first.
+	ErrSuperAdmin = errors.New("a super admin can't leave")
+	// ErrOnlyMember: there is nobody else in the group.
+	ErrOnlyMember = errors.New("the only member can't leave")
 )

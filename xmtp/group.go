@@ -28,8 +28,9 @@ type group struct {
 	caughtUp bool
 	// streamed is the number up to which a live stream has brought everything.
 	streamed uint64
-	// refused tells why intents were given up, for those who wait for them.
-	refused map[int64]error
+	// outcomes tell what has become of intents that were not carried out, or not
+	// all of them, for those who wait for them.
+	outcomes map[int64]error
 }
 
 // groupCache finds the one group for an id.
@@ -48,7 +49,7 @@ func (c *groupCache) get(id []byte) *group {
 	defer c.mu.Unlock()
 	g := c.groups[string(id)]
 	if g == nil {
-		g = &group{client: c.client, id: append([]byte(nil), id...), lock: make(chan struct{}, 1), refused: map[int64]error{}}
+		g = &group{client: c.client, id: append([]byte(nil), id...), lock: make(chan struct{}, 1), outcomes: map[int64]error{}}
 		c.groups[string(id)] = g
 	}
 	return g
@@ -160,7 +161,9 @@ func usable(row store.Group) error {
 	case row.Problem == problemRolledBack:
 		return ErrStateRolledBack
 	case row.Paused != "" && protocol.CheckVersion(row.Paused) != nil:
-		return fmt.Errorf("%w: %s", ErrPaused, row.Paused)
+		return paused(&protocol.VersionError{Required: row.Paused})
 	}
 	return nil
 }
+
+func paused(by *protocol.VersionError) error { return fmt.Errorf("%w: %w", ErrPaused, by) }

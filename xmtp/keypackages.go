@@ -104,9 +104,10 @@ func (c *Client) maintainKeyPackages(ctx context.Context) (time.Duration, error)
 }
 
 // fetchKeyPackages gets the key packages of installations, as far as they can be
-// used; the others are left out.
-func (c *Client) fetchKeyPackages(ctx context.Context, of []protocol.Actor) (map[identity.Identifier]*identity.KeyPackageInfo, error) {
+// used, and the reasons why the others can't.
+func (c *Client) fetchKeyPackages(ctx context.Context, of []protocol.Actor) (map[identity.Identifier]*identity.KeyPackageInfo, map[identity.Identifier]error, error) {
 	packages := make(map[identity.Identifier]*identity.KeyPackageInfo, len(of))
+	reasons := map[identity.Identifier]error{}
 	request := &mlsapi.FetchKeyPackagesRequest{}
 	var asked []protocol.Actor
 	for _, a := range of {
@@ -116,23 +117,31 @@ func (c *Client) fetchKeyPackages(ctx context.Context, of []protocol.Actor) (map
 		}
 	}
 	if len(asked) == 0 {
-		return packages, nil
+		return packages, reasons, nil
 	}
 	response, err := c.node.MLS.FetchKeyPackages(ctx, request)
 	if err != nil {
-		return nil, fmt.Errorf("fetching key packages: %w", err)
+		return nil, nil, fmt.Errorf("fetching key packages: %w", err)
 	}
 	if len(response.KeyPackages) != len(asked) {
-		return nil, fmt.Errorf("the node answered with %d key packages for %d installations", len(response.KeyPackages), len(asked))
+		return nil, nil, fmt.Errorf("the node answered with %d key packages for %d installations", len(response.KeyPackages), len(asked))
 	}
 	now := c.options.now()
 	for i, a := range asked {
-		info, err := protocol.CheckKeyPackage(response.KeyPackages[i].GetKeyPackageTlsSerialized(), a, now)
+		encoded := response.KeyPackages[i].GetKeyPackageTlsSerialized()
+		if len(encoded) == 0 {
+			reasons[a.Installation] = ErrNoKeyPackage
+			continue
+		}
+		info, err := protocol.CheckKeyPackage(encoded, a, now)
 		if err != nil {
-			c.options.logger.Info("installation without a usable key package", "installation", a.Installation, "reason", err)
+			reasons[a.Installation] = err
 			continue
 		}
 		packages[a.Installation] = info
 	}
-	return packages, nil
+	for id, reason := range reasons {
+		c.options.logger.Info("installation without a usable key package", "installation", id, "reason", reason)
+	}
+	return packages, reasons, nil
 }

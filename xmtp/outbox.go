@@ -32,6 +32,7 @@ import (
 const (
 	intentMessage    = 1
 	intentKeyUpdate  = 2
+	intentSettings   = 3
 	intentMembership = 4
 )
 
@@ -55,8 +56,9 @@ type messageIntent struct {
 	Push     bool
 }
 
-// membershipIntent is the intent of a change of members; with nobody to add or
-// remove it brings in what changed in the members' inboxes.
+// membershipIntent is the intent of a change of members. Whoever is to be added or
+// removed, it brings in what changed in the members' inboxes, and those who could
+// not be added before.
 type membershipIntent struct {
 	Add, Remove []string `json:",omitempty"`
 }
@@ -71,6 +73,7 @@ type invitee struct {
 	Installation []byte
 	Algorithm    int32
 	Key          []byte
+	Pointer      bool `json:",omitempty"` // it takes one
 }
 
 // enqueue puts an intent into the outbox.
@@ -121,9 +124,9 @@ func (g *group) settleOnce(ctx context.Context, row int64) (done bool, err error
 	for {
 		found, err := g.pending(row)
 		if err != nil || !found {
-			refused := g.refused[row]
-			delete(g.refused, row)
-			return err == nil, errors.Join(err, refused)
+			outcome := g.outcomes[row]
+			delete(g.outcomes, row)
+			return err == nil, errors.Join(err, outcome)
 		}
 		before, err := g.progress()
 		if err != nil {
@@ -169,6 +172,9 @@ func (g *group) sync(ctx context.Context) error {
 		if err := g.receive(ctx); err != nil {
 			return err
 		}
+	}
+	if _, err := g.removeLeaving(); err != nil {
+		return err
 	}
 	published, err := g.publish(ctx)
 	if err != nil {
@@ -324,7 +330,7 @@ func (g *group) refuse(intents []store.Intent, reason error) error {
 // succeeds or not, who waits learns what the database says: the reason counts
 // only if the intent is gone.
 func (g *group) giveUp(tx *store.Tx, i store.Intent, reason error) error {
-	g.refused[i.Row] = fmt.Errorf("%w: %w", ErrRefused, reason)
+	g.outcomes[i.Row] = fmt.Errorf("%w: %w", ErrRefused, reason)
 	if len(i.Message) > 0 {
 		if err := tx.MarkFailed(g.id, i.Message); err != nil {
 			return err
@@ -356,20 +362,28 @@ func (g *group) makeCommit(ctx context.Context, intent *store.Intent) (made bool
 		return false, err
 	}
 	options := mls.CommitOptions{ByValueOnly: true}
-	var invited map[identity.Identifier]*identity.KeyPackageInfo
-	if intent.Kind == intentMembership {
-		options.Proposals, invited, err = g.membershipProposals(ctx, intent)
-		if errors.Is(err, protocol.ErrNobodyReachable) || errors.Is(err, protocol.ErrUnknownInbox) || protocol.IsVerdict(err) {
-			return giveUp(err)
+	members := &membershipChange{}
+	switch intent.Kind {
+	case intentMembership:
+		if members, err = g.membershipChange(ctx, intent); err == nil {
+			options.Proposals = members.proposals
 		}
-		if err != nil {
-			return false, err
-		}
-		if len(options.Proposals) == 0 {
-			return false, g.update(func(tx *store.Tx) error {
-				return errors.Join(g.checked(tx), tx.DeleteIntent(intent.Row))
-			})
-		}
+	case intentSettings:
+		options.Proposals, err = g.settingsProposals(intent)
+	}
+	if hopeless(err) {
+		return giveUp(err)
+	}
+	if err != nil {
+		return false, err
+	}
+	if len(options.Proposals) == 0 && intent.Kind != intentKeyUpdate {
+		return false, g.update(func(tx *store.Tx) error {
+			if intent.Kind == intentMembership {
+				err = g.checked(tx)
+			}
+			return errors.Join(err, members.note(tx, g), tx.DeleteIntent(intent.Row))
+		})
 	}
 	state, err := g.state()
 	if err != nil {
@@ -389,7 +403,7 @@ func (g *group) makeCommit(ctx context.Context, intent *store.Intent) (made bool
 		return false, err
 	}
 	if commit.Welcome != nil {
-		intent.After, err = json.Marshal(newInvitation(commit.Welcome, commit.Staged.Added, invited))
+		intent.After, err = json.Marshal(newInvitation(commit.Welcome, commit.Staged.Added, members.packages))
 		if err != nil {
 			return false, err
 		}
@@ -399,13 +413,23 @@ func (g *group) makeCommit(ctx context.Context, intent *store.Intent) (made bool
 	intent.State, intent.Payload, intent.Hash, intent.Epoch = stateMade, commit.Message, hash[:], state.Epoch()
 	intent.HMAC = key.SenderHMAC(commit.Message)
 	err = g.update(func(tx *store.Tx) error {
-		return errors.Join(saveState(tx, g.id, pending.Changes()), tx.SetIntent(*intent))
+		return errors.Join(saveState(tx, g.id, pending.Changes()), members.note(tx, g), tx.SetIntent(*intent))
 	})
 	if err != nil {
 		return false, err
 	}
 	pending.Done()
 	return true, nil
+}
+
+// hopeless tells whether an intent can't be carried out, now or later.
+func hopeless(err error) bool {
+	for _, reason := range []error{ErrNoInbox, ErrTooManyMembers, ErrInvalidPolicy, protocol.ErrGroupState} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return protocol.IsVerdict(err)
 }
 
 // dropCommit forgets a commit of our own that will not be merged.
@@ -429,32 +453,58 @@ func (g *group) dropCommit() error {
 	return nil
 }
 
-// membershipProposals works out a change of members, with the inboxes and key
+// membershipChange works out a change of members, with the inboxes and key
 // packages as they are now.
-func (g *group) membershipProposals(ctx context.Context, intent *store.Intent) ([]mls.Proposal, map[identity.Identifier]*identity.KeyPackageInfo, error) {
+func (g *group) membershipChange(ctx context.Context, intent *store.Intent) (*membershipChange, error) {
 	var want membershipIntent
 	if err := json.Unmarshal(intent.Intent, &want); err != nil {
-		return nil, nil, fmt.Errorf("stored intent: %w", err)
+		return nil, fmt.Errorf("stored intent: %w", err)
 	}
 	state, err := g.state()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	extensions := state.Extensions()
 	groupState, err := protocol.ParseGroupState(extensions)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	plan, err := protocol.PlanMembership(ctx, g.client.inboxes, groupState.Membership, want.Add, want.Remove)
+	if err := checkSize(groupState.Membership, want.Add); err != nil {
+		return nil, err
+	}
+	awaited, err := g.awaitedBy(groupState, want)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	packages, err := g.client.fetchKeyPackages(ctx, plan.Invited(g.client.installation))
+	plan, err := protocol.PlanMembership(ctx, g.client.inboxes, groupState.Membership, slices.Concat(want.Add, awaited), want.Remove)
+	if errors.Is(err, protocol.ErrUnknownInbox) {
+		err = fmt.Errorf("%w: %w", ErrNoInbox, err)
+	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	proposals, err := plan.Proposals(extensions, state.Members(), g.client.installation, packages)
-	return proposals, packages, err
+	packages, reasons, err := g.client.fetchKeyPackages(ctx, plan.Invited(g.client.installation))
+	if err != nil {
+		return nil, err
+	}
+	proposals, leftOut, err := plan.Proposals(extensions, state.Members(), g.client.installation, packages)
+	if err != nil {
+		return nil, err
+	}
+	change := &membershipChange{proposals: proposals, packages: packages, cancelled: want.Remove}
+	for _, l := range leftOut {
+		// The others' commit will be judged; what is not in it has to be now.
+		if err := groupState.CheckAdd(g.client.inboxID, []string{l.InboxID}); err != nil {
+			return nil, err
+		}
+		change.notAdded = append(change.notAdded, notAdded(l, reasons))
+	}
+	if outcome := change.outcome(want); outcome != nil {
+		g.outcomes[intent.Row] = outcome
+	} else {
+		delete(g.outcomes, intent.Row)
+	}
+	return change, nil
 }
 
 // checked notes that the members' inboxes have just been looked at.
@@ -479,25 +529,64 @@ func newInvitation(welcome []byte, added []mls.Member, packages map[identity.Ide
 		if err != nil {
 			continue // was refused as unusable before
 		}
-		v.To = append(v.To, invitee{id.Bytes(), int32(wrapper.Algorithm), wrapper.PublicKey})
+		v.To = append(v.To, invitee{id.Bytes(), int32(wrapper.Algorithm), wrapper.PublicKey, protocol.TakesPointers(info)})
 	}
 	return v
 }
 
-// welcomes wraps the welcomes of a commit that has become part of the log.
+// pointersFrom is how many installations that take pointers it needs for them to
+// share a welcome: as many as with the official client.
+const pointersFrom = 3
+
+// welcomes wraps the welcomes of a commit that has become part of the log. If some
+// share one, that is the first.
 func (v invitation) welcomes(commit uint64) ([]byte, error) {
 	request := &mlsapi.SendWelcomeMessagesRequest{}
+	capable := 0
 	for _, to := range v.To {
-		message, err := protocol.WrapWelcome(v.Welcome, commit, identity.Installation(to.Installation), identity.WelcomeWrapper{
-			Algorithm: mlscontents.WelcomeWrapperAlgorithm(to.Algorithm),
-			PublicKey: to.Key,
-		})
+		if to.Pointer {
+			capable++
+		}
+	}
+	var pointer *protocol.WelcomePointer
+	if capable >= pointersFrom {
+		shared, p, err := protocol.ShareWelcome(v.Welcome, commit)
+		if err != nil {
+			return nil, err
+		}
+		request.Messages, pointer = append(request.Messages, shared), p
+	}
+	for _, to := range v.To {
+		installation := identity.Installation(to.Installation)
+		wrapper := identity.WelcomeWrapper{Algorithm: mlscontents.WelcomeWrapperAlgorithm(to.Algorithm), PublicKey: to.Key}
+		var message *mlsapi.WelcomeMessageInput
+		var err error
+		if to.Pointer && pointer != nil {
+			message, err = pointer.Wrap(installation, wrapper)
+		} else {
+			message, err = protocol.WrapWelcome(v.Welcome, commit, installation, wrapper)
+		}
 		if err != nil {
 			return nil, err
 		}
 		request.Messages = append(request.Messages, message)
 	}
 	return proto.Marshal(request)
+}
+
+// inRequests splits welcomes into requests that a node takes.
+func inRequests(messages []*mlsapi.WelcomeMessageInput) [][]*mlsapi.WelcomeMessageInput {
+	var requests [][]*mlsapi.WelcomeMessageInput
+	size := 0
+	for i, m := range messages {
+		n := proto.Size(m)
+		if i == 0 || len(requests[len(requests)-1]) == maxWelcomes || size+n > maxBatchBytes {
+			requests, size = append(requests, nil), 0
+		}
+		last := &requests[len(requests)-1]
+		*last, size = append(*last, m), size+n
+	}
+	return requests
 }
 
 // welcome sends the welcomes of commits that have been merged.
@@ -518,7 +607,7 @@ func (g *group) welcome(ctx context.Context) error {
 		if err := proto.Unmarshal(i.After, &request); err != nil {
 			return fmt.Errorf("stored welcomes: %w", err)
 		}
-		for messages := range slices.Chunk(request.Messages, maxWelcomes) {
+		for _, messages := range inRequests(request.Messages) {
 			if _, err := g.client.node.MLS.SendWelcomeMessages(ctx, &mlsapi.SendWelcomeMessagesRequest{Messages: messages}); err != nil {
 				return fmt.Errorf("sending welcomes: %w", err)
 			}

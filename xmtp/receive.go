@@ -171,11 +171,19 @@ func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_
 		// It came so late that members may have lost the key: once more, then.
 		return true, errors.Join(g.requeue(tx, intent), tx.SetCursor(g.id, m.Id))
 	}
-	return true, errors.Join(
+	err = errors.Join(
 		tx.MarkPublished(g.id, intent.Message, m.Id, int64(m.CreatedNs)),
 		tx.DeleteIntent(intent.Row),
 		tx.SetCursor(g.id, m.Id),
 	)
+	if err != nil {
+		return true, err
+	}
+	message, _, err := tx.MessageByID(g.id, intent.Message)
+	if err == nil && protocol.IsLeaveRequest(message.Content) {
+		err = g.noteLeave(tx, g.client.inboxID)
+	}
+	return true, err
 }
 
 // pastEpochs is for how many epochs members keep keys.
@@ -218,7 +226,7 @@ func (g *group) applyForeign(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMess
 		return reason, nil
 	}
 	id := envelope.MessageID(g.id)
-	_, err = tx.AddMessage(store.Message{
+	added, err := tx.AddMessage(store.Message{
 		ID:           id[:],
 		Group:        g.id,
 		Number:       m.Id,
@@ -230,6 +238,9 @@ func (g *group) applyForeign(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMess
 		ContentType:  contentType(envelope.Content),
 		Content:      envelope.Content,
 	})
+	if added && protocol.IsLeaveRequest(envelope.Content) {
+		err = errors.Join(err, g.noteLeave(tx, sender.InboxID))
+	}
 	if err := errors.Join(err, saveState(tx, g.id, pending.Changes())); err != nil {
 		return nil, err
 	}
@@ -336,7 +347,11 @@ func (g *group) storeChange(tx *store.Tx, m *mlsapi.GroupMessage_V1, staged *mls
 			return err
 		}
 	}
-	if envelope, ok := change.Transcript(nil, m.CreatedNs); ok {
+	left, err := g.storeMembers(tx, staged, change)
+	if err != nil {
+		return err
+	}
+	if envelope, ok := change.Transcript(left, m.CreatedNs); ok {
 		id := envelope.MessageID(g.id)
 		_, err := tx.AddMessage(store.Message{
 			ID:           id[:],
@@ -353,6 +368,27 @@ func (g *group) storeChange(tx *store.Tx, m *mlsapi.GroupMessage_V1, staged *mls
 		return err
 	}
 	return nil
+}
+
+// storeMembers forgets who was waited for and has come, and who wanted to go and has
+// gone. It returns those who had asked to leave.
+func (g *group) storeMembers(tx *store.Tx, staged *mls.StagedCommit, change *protocol.Change) (left []string, err error) {
+	if len(change.Removed) > 0 {
+		if left, err = tx.Leaving(g.id); err != nil {
+			return nil, err
+		}
+	}
+	var errs []error
+	for _, id := range change.Removed {
+		errs = append(errs, tx.DeleteLeaving(g.id, id))
+	}
+	for _, id := range change.Added {
+		errs = append(errs, tx.DeleteAwaited(g.id, id))
+	}
+	if staged.SelfRemoved {
+		errs = append(errs, tx.ForgetMembers(g.id))
+	}
+	return left, errors.Join(errs...)
 }
 
 // settleCommit notes that our commit is in the log. Its welcomes are wrapped now,
@@ -419,7 +455,7 @@ func (g *group) pause(version *protocol.VersionError) error {
 		row.Paused = version.Required
 		return tx.PutGroup(row)
 	})
-	return errors.Join(err, fmt.Errorf("%w: %s", ErrPaused, version.Required))
+	return errors.Join(err, paused(version))
 }
 
 // markRolledBack ends the use of the conversation. What waits is given up: it

@@ -99,7 +99,7 @@ func TestRolledBackDatabaseSendsNothing(t *testing.T) {
 // which she has sent.
 func (w *world) joined(t *testing.T) string {
 	t.Helper()
-	v := must(w.bob.NewGroup(t.Context(), w.alice.client.InboxID(), w.carol.InboxID()))(t)
+	v := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID(), w.carol.InboxID()))(t)
 	check(t, w.alice.client.Sync(t.Context()))
 	check(t, w.say(t.Context(), w.alice.client, v.ID()))
 	w.converge(t)
@@ -156,7 +156,7 @@ func TestRolledBackToBeforeJoining(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
 	image := w.fs.Image()
-	v := must(w.bob.NewGroup(ctx, w.alice.client.InboxID()))(t)
+	v := must(w.bob.NewGroup(ctx, GroupOptions{}, w.alice.client.InboxID()))(t)
 	check(t, w.alice.client.Sync(ctx))
 	check(t, w.say(ctx, w.alice.client, v.ID()))
 	w.converge(t)
@@ -202,7 +202,7 @@ func TestOldWelcomeIsNotUsedAgain(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
 	alice := w.alice.client
-	v := must(w.bob.NewGroup(ctx, alice.InboxID()))(t)
+	v := must(w.bob.NewGroup(ctx, GroupOptions{}, alice.InboxID()))(t)
 	response, err := w.bob.node.MLS.QueryWelcomeMessages(ctx, &mlsapi.QueryWelcomeMessagesRequest{InstallationKey: alice.installation.Bytes()})
 	check(t, err)
 	welcome := response.Messages[0]

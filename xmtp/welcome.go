@@ -13,11 +13,12 @@ import (
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
-// membershipAllowed and membershipPending are what official clients call it when
-// we are in a group of our own accord, or somebody else's.
+// What official clients call it when we are in a group of our own accord, of
+// somebody else's, or want to leave it.
 const (
-	membershipAllowed = 1
-	membershipPending = 3
+	membershipAllowed       = 1
+	membershipPending       = 3
+	membershipPendingRemove = 5
 )
 
 // errPointee is returned while the welcome that a pointer leads to is not there.
@@ -274,7 +275,12 @@ func (c *Client) storeJoined(tx *store.Tx, g *group, state *protocol.GroupState,
 	row.DM = dmID(state)
 	row.Creator = state.Metadata.CreatorInboxID
 	row.Adder = adder.InboxID
+	// Who is let in again after he left decides again.
+	back := row.Membership == membershipPendingRemove
 	row.Membership = membershipPending
+	if back {
+		row.Membership = membershipAllowed
+	}
 	row.Welcome, row.Joined = number, commit
 	row.Cursor = max(row.Cursor, commit)
 	row.Rotated, row.Checked = 0, c.now()
@@ -282,12 +288,13 @@ func (c *Client) storeJoined(tx *store.Tx, g *group, state *protocol.GroupState,
 	if version := state.Paused(); version != nil {
 		row.Paused = version.Required
 	}
-	if row.Creator == c.inboxID {
-		if err := c.consent(tx, g.id, consentAllowed); err != nil {
-			return err
-		}
+	switch {
+	case row.Creator == c.inboxID:
+		err = c.consent(tx, g.id, consentAllowed)
+	case back:
+		err = c.consent(tx, g.id, consentUnknown)
 	}
-	if err := tx.PutGroup(row); err != nil {
+	if err := errors.Join(err, tx.PutGroup(row), tx.ForgetMembers(g.id)); err != nil {
 		return err
 	}
 	envelope := protocol.WelcomeTranscript(adder.InboxID, c.inboxID, created)

@@ -2,6 +2,8 @@ package xmtp
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
@@ -10,6 +12,8 @@ import (
 const (
 	maintenanceRetry = 10 * time.Second
 	scrubDelay       = 2 * time.Second
+	letGoDelay       = 2 * time.Second
+	flushPeriod      = 30 * time.Second
 )
 
 // startWorkers runs what has to be done from time to time. The workers end with
@@ -48,22 +52,54 @@ func (c *Client) maintain(ctx context.Context) {
 	}
 }
 
-// flush publishes what an earlier run has left in the outbox.
+// flush publishes what an earlier run has left in the outbox, or a call could not
+// publish, lets members go who want to leave, and adds those who could not be
+// added.
 func (c *Client) flush(ctx context.Context) {
+	again := time.NewTicker(flushPeriod)
+	defer again.Stop()
+	for all := true; ; {
+		news := c.news.wait()
+		err := c.letGo(ctx)
+		if all {
+			err = errors.Join(err, c.publishLeft(ctx), c.retryAwaited(ctx))
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			c.options.logger.Info("publishing in the background", "error", err)
+		}
+		all = false
+		select {
+		case <-news:
+			// Not at every message.
+			if sleep(ctx, letGoDelay) != nil {
+				return
+			}
+		case <-again.C:
+			all = true
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// publishLeft publishes what is in outboxes.
+func (c *Client) publishLeft(ctx context.Context) error {
 	var ids [][]byte
 	err := c.db.View(func(tx *store.Tx) (err error) {
 		ids, err = tx.PendingGroups()
 		return err
 	})
 	if err != nil {
-		c.options.logger.Warn("reading the outbox", "error", err)
-		return
+		return fmt.Errorf("reading the outbox: %w", err)
 	}
+	var errs []error
 	for _, id := range ids {
-		if err := c.groups.get(id).settleAll(ctx); err != nil && ctx.Err() == nil {
-			c.options.logger.Info("publishing what was left", "error", err)
-		}
+		errs = append(errs, c.groups.get(id).settleAll(ctx))
 	}
+	return errors.Join(errs...)
 }
 
 // tidy empties the database's log a while after something was written, because

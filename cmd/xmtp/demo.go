@@ -117,7 +117,7 @@ func (s *story) play(ctx context.Context) error {
 		return err
 	}
 	defer carol.Close()
-	group, err := alice.NewGroup(ctx, bob.Address(), carol.Address())
+	group, err := alice.NewGroup(ctx, xmtp.GroupOptions{}, bob.Address(), carol.Address())
 	if err != nil {
 		return err
 	}

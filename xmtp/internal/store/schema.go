@@ -131,6 +131,22 @@ var migrations = []string{
 		PRIMARY KEY (group_id, number)
 	) STRICT, WITHOUT ROWID;
 	`,
+	`
+	-- Members who have asked to be removed.
+	CREATE TABLE leaving (
+		group_id BLOB NOT NULL,
+		inbox    TEXT NOT NULL,
+		PRIMARY KEY (group_id, inbox)
+	) STRICT, WITHOUT ROWID;
+
+	-- Who is to be added as soon as there is a key package to do it with.
+	CREATE TABLE awaited (
+		group_id BLOB NOT NULL,
+		inbox    TEXT NOT NULL,
+		since    INTEGER NOT NULL,       -- ns
+		PRIMARY KEY (group_id, inbox)
+	) STRICT, WITHOUT ROWID;
+	`,
 }
 
 func (db *DB) migrate() error {
