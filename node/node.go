@@ -59,6 +59,13 @@ type Options struct {
 	// WebListen is a second address, which serves the same. There is none if it is
 	// empty; browsers look for a local node at [DefaultWebListen]. See [Node.WebAddr].
 	WebListen string
+	// HistoryListen is the address of the history service, over HTTP/1.1: with it a
+	// new device of an inbox gets messages and consent from before it existed. There
+	// is none if it is empty; clients look for a local one at
+	// [DefaultHistoryListen]. See [Node.HistoryAddr].
+	HistoryListen string
+	// History is what the history service keeps.
+	History History
 	// Data is the directory that everything is kept in. It is made if it isn't there.
 	Data string
 	// Ephemeral keeps everything in memory instead. Data must be empty then.
@@ -113,6 +120,9 @@ func (o *Options) complete() error {
 	if o.Reserve == 0 && !o.Ephemeral {
 		o.Reserve = defaultReserve
 	}
+	if err := o.History.complete(o.Ephemeral); err != nil {
+		return err
+	}
 	if o.ShutdownGrace == 0 {
 		o.ShutdownGrace = defaultShutdownGrace
 	}
@@ -130,6 +140,7 @@ type Node struct {
 	options   Options
 	addr      string // of Listen
 	webAddr   string // of WebListen
+	history   *historyServer
 	transport *transport
 	index     *index.Index
 	order     *order.Embedded
@@ -176,6 +187,14 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		ports = append(ports, port)
 		n.webAddr = port.Addr().String()
 	}
+	var historyPort net.Listener
+	if o.HistoryListen != "" {
+		historyPort, err = listen(ctx, "HistoryListen", o.HistoryListen)
+		if err != nil {
+			return nil, abandon(err)
+		}
+		ports = append(ports, historyPort)
+	}
 	n.index, err = index.Open(index.Options{
 		FS:        o.fs,
 		Dir:       o.Data,
@@ -185,6 +204,13 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	})
 	if err != nil {
 		return nil, abandon(fmt.Errorf("node: data directory %s: %w", o.Data, err))
+	}
+	if historyPort != nil {
+		n.history, err = openHistory(o, historyPort)
+		if err != nil {
+			return nil, abandon(errors.Join(err, n.index.Close()))
+		}
+		ports = ports[:len(ports)-1]
 	}
 	n.transport = newTransport(o.Logger, ports...)
 	n.start()
@@ -213,8 +239,11 @@ func (n *Node) start() {
 	n.health = health.NewServer()
 	healthgrpc.RegisterHealthServer(n.transport, n.health)
 	n.transport.serve()
+	if n.history != nil {
+		n.history.serve()
+	}
 	go n.watch()
-	n.options.Logger.Info("node started", "listen", n.Addr(), "web-listen", n.WebAddr(), "data", n.options.Data, "ephemeral", n.options.Ephemeral)
+	n.options.Logger.Info("node started", "listen", n.Addr(), "web-listen", n.WebAddr(), "history-listen", n.HistoryAddr(), "data", n.options.Data, "ephemeral", n.options.Ephemeral)
 }
 
 // fail is called by the store when it can't go on.
@@ -227,6 +256,10 @@ func (n *Node) fail(err error) {
 
 // watch ends the node when its store or a port fails.
 func (n *Node) watch() {
+	var historyFailed chan error
+	if n.history != nil {
+		historyFailed = n.history.failed
+	}
 	select {
 	case <-n.done:
 	case err := <-n.failure:
@@ -239,6 +272,8 @@ func (n *Node) watch() {
 		}
 	case err := <-n.transport.failed:
 		n.stop(err, 0)
+	case err := <-historyFailed:
+		n.stop(err, 0)
 	}
 }
 
@@ -248,6 +283,15 @@ func (n *Node) Addr() string { return n.addr }
 // WebAddr returns the address that the node listens on for browsers besides
 // [Node.Addr], as host:port; empty if there is none.
 func (n *Node) WebAddr() string { return n.webAddr }
+
+// HistoryAddr returns the address that the history service listens on, as
+// host:port; empty if there is none.
+func (n *Node) HistoryAddr() string {
+	if n.history == nil {
+		return ""
+	}
+	return n.history.port.Addr().String()
+}
 
 // Done is closed when the node has ended.
 func (n *Node) Done() <-chan struct{} { return n.done }
@@ -274,7 +318,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	if ctx.Err() != nil {
 		grace = 0
 	}
-	defer context.AfterFunc(ctx, n.transport.halt)()
+	defer context.AfterFunc(ctx, n.halt)()
 	n.stop(nil, grace)
 	return n.err
 }
@@ -286,12 +330,20 @@ func (n *Node) Close() error {
 	return n.err
 }
 
+// halt ends calls and transfers under way.
+func (n *Node) halt() {
+	n.transport.halt()
+	if n.history != nil {
+		n.history.halt()
+	}
+}
+
 // stop ends the node once and returns when it has ended.
 func (n *Node) stop(cause error, grace time.Duration) {
 	n.stopping.Do(func() {
 		n.health.Shutdown()
 		n.endStreams(api.ErrShuttingDown)
-		n.transport.stop(grace)
+		n.stopServing(grace)
 		failure := n.order.Close()
 		if cause == nil {
 			cause = failure
@@ -309,4 +361,18 @@ func (n *Node) stop(cause error, grace time.Duration) {
 		close(n.done)
 	})
 	<-n.done
+}
+
+// stopServing ends what serves on ports, all at the same time.
+func (n *Node) stopServing(grace time.Duration) {
+	var ended sync.WaitGroup
+	if n.history != nil {
+		ended.Go(func() {
+			if err := n.history.stop(grace); err != nil {
+				n.options.Logger.Warn("ending the history service", "error", err)
+			}
+		})
+	}
+	n.transport.stop(grace)
+	ended.Wait()
 }

@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			// Scripts run at the same time.
 			env.Setenv(envPrefix+"WEB_LISTEN", "off")
+			env.Setenv(envPrefix+"HISTORY_LISTEN", "off")
 			return os.Mkdir(home, 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -113,7 +114,7 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range []string{"HOME", "LocalAppData", "XDG_DATA_HOME", "GORACE", "PATH", "SystemRoot", "TMPDIR", "TMP"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
-	for _, flag := range []string{"LISTEN", "WEB_LISTEN", "DATA", "EPHEMERAL", "LOG_FORMAT"} {
+	for _, flag := range []string{"LISTEN", "WEB_LISTEN", "HISTORY_LISTEN", "DATA", "EPHEMERAL", "LOG_FORMAT"} {
 		cmd.Env = append(cmd.Env, envPrefix+flag+"="+ts.Getenv(envPrefix+flag))
 	}
 	p, err := start(cmd)

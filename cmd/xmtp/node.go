@@ -24,6 +24,10 @@ import (
 type nodeSettings struct {
 	listen        address
 	webListen     optionalAddress
+	historyListen optionalAddress
+	historyFile   size
+	historyTotal  size
+	historyKeep   time.Duration
 	data          string
 	ephemeral     bool
 	logLevel      choice
@@ -35,10 +39,13 @@ type nodeSettings struct {
 
 func newNode() *cobra.Command {
 	s := nodeSettings{
-		listen:    node.DefaultListen,
-		webListen: node.DefaultWebListen,
-		logLevel:  choice{"info", []string{"debug", "info", "warn", "error"}},
-		logFormat: choice{"text", []string{"text", "json"}},
+		listen:        node.DefaultListen,
+		webListen:     node.DefaultWebListen,
+		historyListen: node.DefaultHistoryListen,
+		historyFile:   node.DefaultHistoryMaxFile,
+		historyTotal:  node.DefaultHistoryTotal,
+		logLevel:      choice{"info", []string{"debug", "info", "warn", "error"}},
+		logFormat:     choice{"text", []string{"text", "json"}},
 	}
 	var config string
 	cmd := &cobra.Command{
@@ -54,7 +61,7 @@ its name. A flag wins over the environment, the environment over the file.
 
 Ctrl-C or SIGTERM stops the node once the calls under way are done; a second
 one stops it at once. Nothing that was accepted is lost either way.`,
-		Example: `  xmtp node                              on ports 5556 and 5557, data in your home folder
+		Example: `  xmtp node                              on ports 5556 to 5558, data in your home folder
   xmtp node --ephemeral                  everything in memory, gone at the end
   xmtp node --listen 0.0.0.0:5556        reachable from other machines
   XMTP_NODE_DATA=/srv/xmtp xmtp node     data in /srv/xmtp
@@ -64,7 +71,7 @@ one stops it at once. Nothing that was accepted is lost either way.`,
 			if err := complete(cmd.Flags(), config, os.LookupEnv); err != nil {
 				return usageError{err}
 			}
-			options, err := s.options(cmd.Flags().Changed("data"))
+			options, err := s.options(cmd.Flags().Changed)
 			if err != nil {
 				return usageError{err}
 			}
@@ -76,6 +83,10 @@ one stops it at once. Nothing that was accepted is lost either way.`,
 	flags.StringVar(&config, configFlag, "", "TOML `file` with settings")
 	flags.Var(&s.listen, "listen", "`host:port` for all clients; port 0 takes a free one")
 	flags.Var(&s.webListen, "web-listen", "second `host:port`, where SDKs in browsers look; off for none")
+	flags.Var(&s.historyListen, "history-listen", "`host:port` where devices leave encrypted history for each other; off for none")
+	flags.Var(&s.historyFile, "history-max-file", "most `bytes` of one such file, such as 64MiB")
+	flags.Var(&s.historyTotal, "history-total", "most `bytes` of all such files; 256MiB by default if --ephemeral")
+	flags.DurationVar(&s.historyKeep, "history-keep", node.DefaultHistoryKeep, "how long such files are kept")
 	flags.StringVar(&s.data, "data", defaultData(), "`directory` that everything is kept in; made if it isn't there")
 	flags.BoolVar(&s.ephemeral, "ephemeral", false, "keep everything in memory only")
 	s.limits.add(flags)
@@ -110,18 +121,23 @@ func defaultData() string {
 }
 
 // options checks what flags can't check one by one.
-func (s *nodeSettings) options(dataGiven bool) (node.Options, error) {
+func (s *nodeSettings) options(given func(flag string) bool) (node.Options, error) {
 	o := node.Options{
 		Listen:        s.listen.String(),
 		WebListen:     string(s.webListen),
+		HistoryListen: string(s.historyListen),
+		History:       node.History{MaxFile: int64(s.historyFile), Total: int64(s.historyTotal), Keep: s.historyKeep},
 		Data:          s.data,
 		Ephemeral:     s.ephemeral,
 		Limits:        s.limits.limits(),
 		ReadOnly:      s.readOnly,
 		ShutdownGrace: s.shutdownGrace,
 	}
+	if s.ephemeral && !given("history-total") {
+		o.History.Total = 0
+	}
 	switch {
-	case s.ephemeral && dataGiven:
+	case s.ephemeral && given("data"):
 		return o, fmt.Errorf("--ephemeral keeps nothing, so it can't go with --data %s; leave out one of them", s.data)
 	case s.ephemeral:
 		o.Data = ""
@@ -130,6 +146,9 @@ func (s *nodeSettings) options(dataGiven bool) (node.Options, error) {
 	}
 	if s.shutdownGrace <= 0 {
 		return o, fmt.Errorf("--shutdown-grace must be more than 0, but is %v", s.shutdownGrace)
+	}
+	if s.historyKeep <= 0 {
+		return o, fmt.Errorf("--history-keep must be more than 0, but is %v", s.historyKeep)
 	}
 	level := new(slog.LevelVar)
 	if err := level.UnmarshalText([]byte(s.logLevel.value)); err != nil {
@@ -179,8 +198,13 @@ func explain(err error, o node.Options) error {
 	switch {
 	case errors.Is(err, node.ErrAddressInUse):
 		flag, addr := "--listen", o.Listen
-		if l, ok := errors.AsType[*node.ListenError](err); ok && l.Option == "WebListen" {
-			flag, addr = "--web-listen", o.WebListen
+		if l, ok := errors.AsType[*node.ListenError](err); ok {
+			switch addr = l.Addr; l.Option {
+			case "WebListen":
+				flag = "--web-listen"
+			case "HistoryListen":
+				flag = "--history-listen"
+			}
 		}
 		advice = "Another program, perhaps another node, listens there. Stop it, or choose another port:\n  xmtp node " + flag + " " + nextPort(addr)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

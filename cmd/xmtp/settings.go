@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"slices"
@@ -213,6 +214,41 @@ func (a *optionalAddress) Set(text string) error {
 		return errors.New("must be HOST:PORT, such as 127.0.0.1:5557, or off")
 	}
 	return nil
+}
+
+// A size is a flag that counts bytes: a number above 0, with a unit or without.
+type size int64
+
+var sizeUnits = []struct {
+	name  string
+	bytes size
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}}
+
+func (s *size) Type() string { return "size" }
+
+func (s *size) String() string {
+	for _, unit := range sizeUnits {
+		if *s%unit.bytes == 0 {
+			return strconv.FormatInt(int64(*s/unit.bytes), 10) + unit.name
+		}
+	}
+	return "" // never: any number is a multiple of 1
+}
+
+func (s *size) Set(text string) error {
+	for _, unit := range sizeUnits {
+		digits, ok := strings.CutSuffix(text, unit.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil || n <= 0 || n > math.MaxInt64/int64(unit.bytes) {
+			break
+		}
+		*s = size(n) * unit.bytes
+		return nil
+	}
+	return errors.New("must be a number of bytes above 0, such as 500000, 64MiB or 4GiB")
 }
 
 // A choice is a flag with few possible values.

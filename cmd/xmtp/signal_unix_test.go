@@ -19,7 +19,7 @@ import (
 
 func startForTest(t *testing.T, args ...string) (*process, *grpc.ClientConn) {
 	t.Helper()
-	p, err := start(exec.Command("xmtp", append([]string{"node", "--ephemeral", "--listen", "127.0.0.1:0", "--web-listen", "off"}, args...)...))
+	p, err := start(exec.Command("xmtp", append([]string{"node", "--ephemeral", "--listen", "127.0.0.1:0", "--web-listen", "off", "--history-listen", "off"}, args...)...))
 	if err != nil {
 		t.Fatal(err)
 	}

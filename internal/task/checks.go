@@ -120,6 +120,8 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"node", "power cut at any write", stepTests, "node/...", "TestPowerCut.*"},
 	{"node", "kill -9 under load", stepTests, "node/...", "TestKill.*"},
 	{"node", "damaged and foreign directories stay untouched", stepTests, "node/internal/index", "TestDamagedStore|TestRefusedDirectory|TestInUse"},
+	{"node", "history: upload and download, ids, browsers, limits, expiry, slow peers, silence", stepTests, "node/internal/history", ".*"},
+	{"node", "history: in a node, across restarts, ended with it", stepTests, "node", "TestHistory.*"},
 	{"node", "full disk: reads go on, writes resume", stepTests, "node/...", "TestDiskFull.*|TestFullDisk.*"},
 	{"node", "a failed write or sync ends the node, nothing is tried again", stepTests, "node/...", "TestFail.*"},
 	{"xmtp", "help, settings, clear errors, nothing touched", stepTests, "cmd/xmtp", "TestScripts"},

@@ -24,7 +24,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Options are all needed but Room.
+// Options are all needed but ReadOnly and Room.
 type Options struct {
 	FS  vfs.FS
 	Dir string // made if it isn't there; nothing else may write to it
@@ -33,6 +33,8 @@ type Options struct {
 	MaxFile, Total int64
 	// Keep is how long a file can be had.
 	Keep time.Duration
+	// ReadOnly refuses uploads.
+	ReadOnly bool
 	// Room is the free disk space, in bytes, that is left to others.
 	Room   uint64
 	Now    func() time.Time
@@ -56,6 +58,7 @@ var (
 	errTooLarge = errors.New("the file is too large")
 	errQuota    = errors.New("too much is stored from this address; try again when some of it has expired")
 	errFull     = errors.New("there is no room; try again later")
+	errReadOnly = errors.New("nothing new is taken")
 	errBusy     = errors.New("too many transfers at a time; try again soon")
 )
 
@@ -113,6 +116,7 @@ type Service struct {
 // Open finds the files of the last time and removes what was cut short. The
 // service runs until [Service.Shutdown].
 func Open(o Options) (*Service, error) {
+	o.MaxFile = min(o.MaxFile, o.Total)
 	s := &Service{options: o, ledger: newLedger(o), files: map[name]file{}, cleaned: make(chan struct{})}
 	s.server = newServer(s)
 	if err := s.load(); err != nil {

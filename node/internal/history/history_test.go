@@ -259,6 +259,24 @@ func TestTooLarge(t *testing.T) {
 	holds(t, s, 1, s.options.MaxFile)
 }
 
+func TestReadOnly(t *testing.T) {
+	o := options(empty(t))
+	s := open(t, o)
+	id := upload(t, s, somebody, []byte("x"))
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o.ReadOnly = true
+	s = open(t, o)
+	if response := do(s, "POST", "/upload", somebody, strings.NewReader("x")); response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("upload: %s", response.Status)
+	}
+	if got := text(t, do(s, "GET", "/files/"+id, somebody, nil)); got != "x" {
+		t.Errorf("download: %q", got)
+	}
+	holds(t, s, 1, minCharge)
+}
+
 // TestQuota: one peer can have a quarter, whatever address of its /64 it takes.
 func TestQuota(t *testing.T) {
 	for name, test := range map[string]struct{ from, again, other string }{

@@ -142,7 +142,10 @@ func (s *Service) transfer(w http.ResponseWriter, r *http.Request, run func(http
 }
 
 func (s *Service) upload(w http.ResponseWriter, r *http.Request) error {
-	if r.ContentLength > s.options.MaxFile {
+	switch {
+	case s.options.ReadOnly:
+		return errReadOnly
+	case r.ContentLength > s.options.MaxFile:
 		return errTooLarge
 	}
 	control := http.NewResponseController(w)
@@ -195,6 +198,8 @@ func (s *Service) refuse(w http.ResponseWriter, err error) {
 		http.Error(w, fmt.Sprintf("%v: at most %d bytes", errTooLarge, s.options.MaxFile), http.StatusRequestEntityTooLarge)
 	case errors.Is(err, errQuota):
 		http.Error(w, errQuota.Error(), http.StatusTooManyRequests)
+	case errors.Is(err, errReadOnly):
+		http.Error(w, errReadOnly.Error(), http.StatusServiceUnavailable)
 	case errors.Is(err, errBusy):
 		w.Header().Set("Retry-After", "5")
 		http.Error(w, errBusy.Error(), http.StatusServiceUnavailable)

@@ -60,7 +60,7 @@ func newLedger(o Options) *ledger {
 	return &ledger{
 		maxFile: o.MaxFile,
 		total:   o.Total,
-		quota:   max(o.Total/share, min(o.MaxFile, o.Total)), // one file fits in any case
+		quota:   max(o.Total/share, o.MaxFile), // one file fits in any case
 		peers:   map[peer]usage{},
 	}
 }

@@ -1,0 +1,131 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-xmtp/go-xmtp/node"
+)
+
+const anyPort = "127.0.0.1:0"
+
+// visit sends a request to a node's history service and returns the answer's status and text.
+func visit(t *testing.T, n *node.Node, method, path, body string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(short(t), method, "http://"+n.HistoryAddr()+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(content)
+}
+
+func TestHistory(t *testing.T) {
+	t.Parallel()
+	for name, dir := range map[string]string{"on disk": filepath.Join(t.TempDir(), "data"), "in memory": ""} {
+		t.Run(name, func(t *testing.T) {
+			options := node.Options{Data: dir, HistoryListen: anyPort, History: node.History{MaxFile: 100}}
+			n := start(t, options)
+			code, id := visit(t, n, "POST", "/upload", "archive")
+			if code != http.StatusOK {
+				t.Fatalf("%d: %s", code, id)
+			}
+			if code, text := visit(t, n, "POST", "/upload", strings.Repeat("x", 101)); code != http.StatusRequestEntityTooLarge {
+				t.Errorf("too large: %d: %s", code, text)
+			}
+			if dir != "" {
+				if err := n.Shutdown(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				options.ReadOnly = true
+				n = start(t, options)
+				if code, text := visit(t, n, "POST", "/upload", "x"); code != http.StatusServiceUnavailable {
+					t.Errorf("read-only: %d: %s", code, text)
+				}
+			}
+			if code, text := visit(t, n, "GET", "/files/"+id, ""); code != http.StatusOK || text != "archive" {
+				t.Errorf("%d: %q", code, text)
+			}
+		})
+	}
+}
+
+// TestHistoryRefused: what can't start leaves no port and no directory.
+func TestHistoryRefused(t *testing.T) {
+	t.Parallel()
+	if n := start(t, node.Options{}); n.HistoryAddr() != "" {
+		t.Errorf("nobody asked for %s", n.HistoryAddr())
+	}
+	n := start(t, node.Options{HistoryListen: anyPort})
+	dir := filepath.Join(t.TempDir(), "data")
+	_, err := launch(node.Options{Data: dir, HistoryListen: n.HistoryAddr()})
+	var which *node.ListenError
+	if !errors.Is(err, node.ErrAddressInUse) || !errors.As(err, &which) || which.Option != "HistoryListen" {
+		t.Errorf("port in use: %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory was made: %v", err)
+	}
+	if _, err := launch(node.Options{HistoryListen: anyPort, History: node.History{Keep: -1}}); err == nil {
+		t.Error("a negative time was accepted")
+	}
+}
+
+// TestHistoryShutdown: a transfer may finish within the grace, and is cut off when
+// the caller can't wait any longer.
+func TestHistoryShutdown(t *testing.T) {
+	t.Parallel()
+	for name, finishes := range map[string]bool{"finishes": true, "cut off": false} {
+		t.Run(name, func(t *testing.T) {
+			n := start(t, node.Options{HistoryListen: anyPort, ShutdownGrace: time.Minute})
+			c, err := net.Dial("tcp", n.HistoryAddr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			// The answer to Expect shows that the upload is under way.
+			if _, err := io.WriteString(c, "POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			answer := make([]byte, 4096)
+			if _, err := c.Read(answer); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { ended <- n.Shutdown(ctx) }()
+			if finishes {
+				if _, err := io.WriteString(c, "done"); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				cancel()
+			}
+			rest, _ := io.ReadAll(c) // how a connection that is cut off ends differs between systems
+			if got := strings.HasPrefix(string(rest), "HTTP/1.1 200"); got != finishes {
+				t.Errorf("answer: %q", rest)
+			}
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
