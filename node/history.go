@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -26,8 +28,8 @@ const (
 type History struct {
 	// MaxFile bounds the size of one file in bytes.
 	MaxFile int64
-	// Total bounds the size of all files in bytes, of which one address (IPv4, or
-	// the /64 of an IPv6 one) can have a quarter. By default it is
+	// Total bounds the size of all files in bytes, of which one address (see
+	// [Limits]) can have a quarter if it isn't exempt. By default it is
 	// [DefaultHistoryTotal] on disk and 256 MiB in memory. Beyond that, twice
 	// [Options.Reserve] is left free on the disk.
 	Total int64
@@ -66,7 +68,8 @@ type historyServer struct {
 }
 
 // openHistory takes over the port if there is no error.
-func openHistory(o Options, port net.Listener) (*historyServer, error) {
+func (n *Node) openHistory(port net.Listener) (*historyServer, error) {
+	o := n.options
 	service, err := history.Open(history.Options{
 		FS:       o.fs,
 		Dir:      o.fs.PathJoin(o.Data, "history"),
@@ -75,6 +78,7 @@ func openHistory(o Options, port net.Listener) (*historyServer, error) {
 		Keep:     o.History.Keep,
 		Room:     2 * o.Reserve, // so that messages can be stored when archives can't any more
 		ReadOnly: o.ReadOnly,
+		Visitor:  func(r *http.Request) (netip.Prefix, error) { return n.limiter.Visitor(r) },
 		Now:      o.Now,
 		Logger:   o.Logger,
 	})

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,11 +19,14 @@ import (
 const anyPort = "127.0.0.1:0"
 
 // visit sends a request to a node's history service and returns the answer's status and text.
-func visit(t *testing.T, n *node.Node, method, path, body string) (int, string) {
+func visit(t *testing.T, n *node.Node, method, path, body string, header ...string) (int, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(short(t), method, "http://"+n.HistoryAddr()+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
 	}
 	transport := &http.Transport{DisableKeepAlives: true}
 	response, err := transport.RoundTrip(request)
@@ -85,6 +89,28 @@ func TestHistoryRefused(t *testing.T) {
 	}
 	if _, err := launch(node.Options{HistoryListen: anyPort, History: node.History{Keep: -1}}); err == nil {
 		t.Error("a negative time was accepted")
+	}
+}
+
+// TestHistoryLimits: who isn't served isn't here either, whoever speaks for him.
+func TestHistoryLimits(t *testing.T) {
+	t.Parallel()
+	loopback, denied := netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("192.0.2.0/24")
+	n := start(t, node.Options{HistoryListen: anyPort, History: node.History{MaxFile: 1 << 20, Total: 4 << 20}, Limits: node.Limits{
+		TrustedProxies: []netip.Prefix{loopback}, DenyAddresses: []netip.Prefix{denied}, ExemptAddresses: []netip.Prefix{loopback},
+	}})
+	large := strings.Repeat("x", 1<<20)
+	for _, test := range []struct {
+		from string
+		want int
+	}{
+		{"192.0.2.1", http.StatusForbidden},
+		{"2001:db8::1", http.StatusOK}, {"2001:db8::2", http.StatusTooManyRequests}, {"2001:db8:1::1", http.StatusOK},
+		{"", http.StatusOK}, {"", http.StatusOK}, {"", http.StatusInsufficientStorage},
+	} {
+		if code, text := visit(t, n, "POST", "/upload", large, "X-Forwarded-For", test.from); code != test.want {
+			t.Errorf("from %q: %d: %s", test.from, code, text)
+		}
 	}
 }
 

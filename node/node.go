@@ -206,7 +206,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		return nil, abandon(fmt.Errorf("node: data directory %s: %w", o.Data, err))
 	}
 	if historyPort != nil {
-		n.history, err = openHistory(o, historyPort)
+		n.history, err = n.openHistory(historyPort)
 		if err != nil {
 			return nil, abandon(errors.Join(err, n.index.Close()))
 		}

@@ -29,15 +29,21 @@ func callerAddr(ctx context.Context, trusted []netip.Prefix) (addr netip.Addr, u
 	if !ok || p.Addr == nil {
 		return netip.Addr{}, false
 	}
-	connected, err := netip.ParseAddrPort(p.Addr.String())
+	header := func(name string) []string { return metadata.ValueFromIncomingContext(ctx, name) }
+	return forwardedAddr(p.Addr.String(), header, trusted)
+}
+
+// forwardedAddr is [callerAddr] for whatever has an address and headers.
+func forwardedAddr(connection string, header func(name string) []string, trusted []netip.Prefix) (addr netip.Addr, unnamed bool) {
+	connected, err := netip.ParseAddrPort(connection)
 	if err != nil {
 		return netip.Addr{}, false
 	}
 	addr = plain(connected.Addr())
 	if !contains(trusted, addr) {
-		return addr, addr.IsLoopback() && isForwarded(ctx)
+		return addr, addr.IsLoopback() && isForwarded(header)
 	}
-	for _, line := range slices.Backward(metadata.ValueFromIncomingContext(ctx, forwardedFor)) {
+	for _, line := range slices.Backward(header(forwardedFor)) {
 		entries := strings.Split(line, ",")
 		for _, entry := range slices.Backward(entries) {
 			from, err := parseForwarded(entry)
@@ -52,9 +58,8 @@ func callerAddr(ctx context.Context, trusted []netip.Prefix) (addr netip.Addr, u
 	return addr, false
 }
 
-func isForwarded(ctx context.Context) bool {
-	md, _ := metadata.FromIncomingContext(ctx)
-	return slices.ContainsFunc(forwardingHeaders, func(name string) bool { return len(md[name]) > 0 })
+func isForwarded(header func(name string) []string) bool {
+	return slices.ContainsFunc(forwardingHeaders, func(name string) bool { return len(header(name)) > 0 })
 }
 
 // parseForwarded reads an entry of the header: an address, which some proxies

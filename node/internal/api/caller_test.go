@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 )
 
@@ -162,6 +164,32 @@ func BenchmarkLimiter(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				_ = l.read(ctx, 0) // also when nothing is left
+			}
+		})
+	}
+}
+
+// Those who send requests that are no calls are told apart in the same way.
+func TestVisitor(t *testing.T) {
+	l := NewLimiter(time.Now, slog.New(slog.DiscardHandler), Limits{
+		TrustedProxies: prefixes("127.0.0.1/32"), DenyAddresses: prefixes("192.0.2.0/24"), ExemptAddresses: prefixes("198.51.100.0/24"),
+	})
+	for name, test := range map[string]struct {
+		connection, forwarded, want string
+	}{
+		"direct":      {"203.0.113.1:1", "", "203.0.113.1/32"},
+		"IPv6":        {"[2001:db8::1%eth0]:1", "", "2001:db8::/64"},
+		"proxy":       {"127.0.0.1:1", "203.0.113.1", "203.0.113.1/32"},
+		"claim":       {"203.0.113.1:1", "198.51.100.1", "203.0.113.1/32"},
+		"exempt":      {"127.0.0.1:1", "198.51.100.1", "invalid Prefix"},
+		"no address":  {"pipe", "", "invalid Prefix"},
+		"denied":      {"192.0.2.1:1", "", "request blocked"},
+		"denied, too": {"127.0.0.1:1", "192.0.2.1", "request blocked"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := l.Visitor(&http.Request{RemoteAddr: test.connection, Header: http.Header{"X-Forwarded-For": {test.forwarded}}})
+			if text := got.String(); err == nil && text != test.want || err != nil && status.Convert(err).Message() != test.want {
+				t.Errorf("%v, %v, want %s", got, err, test.want)
 			}
 		})
 	}

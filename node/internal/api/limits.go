@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"runtime"
 	"strconv"
@@ -191,13 +192,37 @@ func (l *Limiter) admit(ctx context.Context, r *rules) (who caller, limited bool
 		return caller{}, false, nil
 	}
 	addr, unnamed := callerAddr(ctx, r.TrustedProxies)
+	if err := l.pass(r, addr, unnamed); err != nil {
+		return caller{}, false, err
+	}
+	return callerOf(addr), r.Rates && !contains(r.ExemptAddresses, addr), nil
+}
+
+// pass refuses addresses that aren't served.
+func (l *Limiter) pass(r *rules, addr netip.Addr, unnamed bool) error {
 	if unnamed {
 		l.warnOfProxy()
 	}
 	if contains(r.DenyAddresses, addr) || len(r.AllowAddresses) > 0 && !contains(r.AllowAddresses, addr) {
-		return caller{}, false, l.refuse(limitAddress, errBlocked)
+		return l.refuse(limitAddress, errBlocked)
 	}
-	return callerOf(addr), r.Rates && !contains(r.ExemptAddresses, addr), nil
+	return nil
+}
+
+// Visitor returns who sends a request that is no call, for limits that other
+// services have: an IPv4 address or the /64 of an IPv6 one. The zero prefix is
+// for connections without address and for those who are exempt from limits. The
+// error is for addresses that aren't served.
+func (l *Limiter) Visitor(request *http.Request) (netip.Prefix, error) {
+	r := l.rules.Load()
+	addr, unnamed := forwardedAddr(request.RemoteAddr, request.Header.Values, r.TrustedProxies)
+	if err := l.pass(r, addr, unnamed); err != nil {
+		return netip.Prefix{}, err
+	}
+	if contains(r.ExemptAddresses, addr) {
+		return netip.Prefix{}, nil
+	}
+	return callerOf(addr).Prefix, nil
 }
 
 // take pays for a call, which is refused whole and costs nothing if it is too much.

@@ -16,6 +16,7 @@ import (
 	iofs "io/fs"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,9 +37,12 @@ type Options struct {
 	// ReadOnly refuses uploads.
 	ReadOnly bool
 	// Room is the free disk space, in bytes, that is left to others.
-	Room   uint64
-	Now    func() time.Time
-	Logger *slog.Logger
+	Room uint64
+	// Visitor tells who sends a request, by whom there are quotas: by nobody in
+	// particular if it is zero. Who gets an error is refused.
+	Visitor func(*http.Request) (netip.Prefix, error)
+	Now     func() time.Time
+	Logger  *slog.Logger
 }
 
 const (
@@ -58,6 +62,7 @@ var (
 	errTooLarge = errors.New("the file is too large")
 	errQuota    = errors.New("too much is stored from this address; try again when some of it has expired")
 	errFull     = errors.New("there is no room; try again later")
+	errRefused  = errors.New("not for this address")
 	errReadOnly = errors.New("nothing new is taken")
 	errBusy     = errors.New("too many transfers at a time; try again soon")
 )
@@ -168,7 +173,7 @@ func (s *Service) load() error {
 
 // put stores what body brings and returns the id by which it can be had.
 // What does not end well leaves nothing behind.
-func (s *Service) put(from peer, body io.Reader) (id string, err error) {
+func (s *Service) put(from netip.Prefix, body io.Reader) (id string, err error) {
 	var raw [idBytes]byte
 	if _, err := rand.Read(raw[:]); err != nil {
 		return "", fmt.Errorf("history: %w", err)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"regexp"
 	"strings"
 	"sync"
@@ -33,8 +34,19 @@ const dir = "/data/history"
 func options(fs vfs.FS) Options {
 	return Options{
 		FS: fs, Dir: dir, MaxFile: 1 << 20, Total: 4 << 20, Keep: 24 * time.Hour,
-		Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		Visitor: visitor, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 	}
+}
+
+func visitor(r *http.Request) (netip.Prefix, error) {
+	connected, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Prefix{}, nil
+	}
+	if connected.Addr().IsMulticast() {
+		return netip.Prefix{}, errors.New("not served")
+	}
+	return connected.Addr().Prefix(24)
 }
 
 func open(t testing.TB, o Options) *Service {
@@ -277,54 +289,63 @@ func TestReadOnly(t *testing.T) {
 	holds(t, s, 1, minCharge)
 }
 
-// TestQuota: one peer can have a quarter, whatever address of its /64 it takes.
+// TestQuota: one peer can have a quarter, and nobody in particular all.
 func TestQuota(t *testing.T) {
-	for name, test := range map[string]struct{ from, again, other string }{
-		"IPv4":          {"192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1"},
-		"IPv4 as IPv6":  {"192.0.2.1:1", "[::ffff:192.0.2.1]:2", "[::ffff:192.0.2.2]:1"},
-		"IPv6":          {"[2001:db8::1]:1", "[2001:db8::ffff:ffff:ffff:ffff]:1", "[2001:db8:0:1::1]:1"},
-		"IPv6 and zone": {"[fe80::1%eth0]:1", "[fe80::2%eth1]:1", "[2001:db8::1]:1"},
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, options(empty(t)))
+		const from, again, other, nobody = "192.0.2.1:1", "192.0.2.200:2", "198.51.100.1:1", "pipe"
+		half := make([]byte, 1<<19)
+		first := upload(t, s, from, half)
+		time.Sleep(time.Hour)
+		upload(t, s, again, half)
+		for range 3 {
+			response := do(s, "POST", "/upload", again, strings.NewReader("x"))
+			if response.StatusCode != http.StatusTooManyRequests {
+				t.Errorf("over the quota: %s", response.Status)
+			}
+		}
+		upload(t, s, other, half)
+		for range 5 {
+			upload(t, s, nobody, half)
+		}
+		if response := do(s, "GET", "/files/"+first, from, nil); response.StatusCode != http.StatusOK {
+			t.Errorf("download: %s", response.Status)
+		}
+		time.Sleep(s.options.Keep)
+		synctest.Wait()
+		upload(t, s, again, half)
+	})
+}
+
+// TestRefused: who isn't served can neither put nor get.
+func TestRefused(t *testing.T) {
+	s := open(t, options(empty(t)))
+	id := upload(t, s, somebody, []byte("x"))
+	for _, response := range []*http.Response{
+		do(s, "POST", "/upload", "224.0.0.1:1", strings.NewReader("x")), do(s, "GET", "/files/"+id, "224.0.0.1:1", nil),
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := open(t, options(empty(t)))
-				half := make([]byte, 1<<19)
-				first := upload(t, s, test.from, half)
-				time.Sleep(time.Hour)
-				upload(t, s, test.again, half)
-				for range 3 {
-					response := do(s, "POST", "/upload", test.again, strings.NewReader("x"))
-					if response.StatusCode != http.StatusTooManyRequests {
-						t.Errorf("over the quota: %s", response.Status)
-					}
-				}
-				upload(t, s, test.other, half)
-				if response := do(s, "GET", "/files/"+first, test.from, nil); response.StatusCode != http.StatusOK {
-					t.Errorf("download: %s", response.Status)
-				}
-				time.Sleep(s.options.Keep)
-				synctest.Wait()
-				upload(t, s, test.again, half)
-			})
-		})
+		if response.StatusCode != http.StatusForbidden {
+			t.Error(response.Status)
+		}
 	}
+	holds(t, s, 1, minCharge)
 }
 
 func TestTotal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, options(empty(t)))
-		for i := range 64 { // each counts as 64 KiB
-			upload(t, s, fmt.Sprintf("192.0.2.%d:1", i), []byte("small"))
+		for i := range 64 { // from different peers; each counts as 64 KiB
+			upload(t, s, fmt.Sprintf("10.0.%d.1:1", i), []byte("small"))
 		}
 		holds(t, s, 64, s.options.Total)
-		response := do(s, "POST", "/upload", "192.0.2.200:1", strings.NewReader("x"))
+		response := do(s, "POST", "/upload", "10.1.0.1:1", strings.NewReader("x"))
 		if response.StatusCode != http.StatusInsufficientStorage {
 			t.Errorf("over the total: %s", response.Status)
 		}
 		time.Sleep(s.options.Keep)
 		synctest.Wait()
 		holds(t, s, 0, 0)
-		upload(t, s, "192.0.2.200:1", []byte("x"))
+		upload(t, s, "10.1.0.1:1", []byte("x"))
 	})
 }
 
@@ -607,7 +628,7 @@ func TestBusy(t *testing.T) {
 			t.Errorf("one peer: %s", response.Status)
 		}
 		for i := range maxTransfers * (share - 1) / share {
-			hold(fmt.Sprintf("198.51.100.%d:1", i))
+			hold(fmt.Sprintf("10.0.%d.1:1", i))
 		}
 		response = do(s, "POST", "/upload", "203.0.113.1:1", strings.NewReader("x"))
 		if response.StatusCode != http.StatusServiceUnavailable {

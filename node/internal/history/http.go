@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -120,7 +121,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "upload" && r.Method == http.MethodPost:
 		s.transfer(w, r, s.upload)
 	case isFile && read:
-		s.transfer(w, r, func(w http.ResponseWriter, r *http.Request) error { return s.download(w, r, id) })
+		s.transfer(w, r, func(w http.ResponseWriter, r *http.Request, _ netip.Prefix) error { return s.download(w, r, id) })
 	case path == "" && read:
 	default:
 		header.Set("Allow", allowed)
@@ -129,19 +130,23 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // transfer runs an upload or a download in its place and answers if it failed.
-func (s *Service) transfer(w http.ResponseWriter, r *http.Request, run func(http.ResponseWriter, *http.Request) error) {
-	from := parsePeer(r.RemoteAddr)
-	err := s.ledger.begin(from)
+func (s *Service) transfer(w http.ResponseWriter, r *http.Request, run func(http.ResponseWriter, *http.Request, netip.Prefix) error) {
+	from, err := s.options.Visitor(r)
+	if err != nil {
+		s.refuse(w, errRefused)
+		return
+	}
+	err = s.ledger.begin(from)
 	if err == nil {
 		defer s.ledger.end(from)
-		err = run(w, r)
+		err = run(w, r, from)
 	}
 	if err != nil {
 		s.refuse(w, err)
 	}
 }
 
-func (s *Service) upload(w http.ResponseWriter, r *http.Request) error {
+func (s *Service) upload(w http.ResponseWriter, r *http.Request, from netip.Prefix) error {
 	switch {
 	case s.options.ReadOnly:
 		return errReadOnly
@@ -150,7 +155,7 @@ func (s *Service) upload(w http.ResponseWriter, r *http.Request) error {
 	}
 	control := http.NewResponseController(w)
 	body := &pacedReader{r.Body, pace{set: control.SetReadDeadline, start: time.Now()}}
-	id, err := s.put(parsePeer(r.RemoteAddr), body)
+	id, err := s.put(from, body)
 	if err != nil {
 		return err
 	}
@@ -198,6 +203,8 @@ func (s *Service) refuse(w http.ResponseWriter, err error) {
 		http.Error(w, fmt.Sprintf("%v: at most %d bytes", errTooLarge, s.options.MaxFile), http.StatusRequestEntityTooLarge)
 	case errors.Is(err, errQuota):
 		http.Error(w, errQuota.Error(), http.StatusTooManyRequests)
+	case errors.Is(err, errRefused):
+		http.Error(w, errRefused.Error(), http.StatusForbidden)
 	case errors.Is(err, errReadOnly):
 		http.Error(w, errReadOnly.Error(), http.StatusServiceUnavailable)
 	case errors.Is(err, errBusy):

@@ -5,38 +5,16 @@ import (
 	"sync"
 )
 
-// share is the part of everything that one peer may have: a quarter.
+// share is the part of everything that one peer may have: a quarter. The zero
+// peer is nobody in particular and has no share of its own to exceed.
 const share = 4
 
 // maxTransfers is how many uploads and downloads may be under way.
 const maxTransfers = 128
 
-// A peer is who limits are for: an IPv4 address, or the /64 of an IPv6 one,
-// which is what one customer has. The zero peer is nobody in particular and has
-// no share of its own to exceed. Peers are kept in memory only.
-type peer struct{ netip.Prefix }
-
-// parsePeer takes the form host:port.
-func parsePeer(address string) peer {
-	parsed, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return peer{}
-	}
-	addr := parsed.Addr().Unmap().WithZone("")
-	bits := 64
-	if addr.Is4() {
-		bits = 32
-	}
-	prefix, err := addr.Prefix(bits)
-	if err != nil {
-		return peer{}
-	}
-	return peer{prefix}
-}
-
 // charge is what something stored counts for, and for whom.
 type charge struct {
-	peer  peer
+	peer  netip.Prefix
 	bytes int64
 }
 
@@ -48,7 +26,7 @@ type ledger struct {
 	mu        sync.Mutex
 	bytes     int64
 	transfers int
-	peers     map[peer]usage
+	peers     map[netip.Prefix]usage
 }
 
 type usage struct {
@@ -61,7 +39,7 @@ func newLedger(o Options) *ledger {
 		maxFile: o.MaxFile,
 		total:   o.Total,
 		quota:   max(o.Total/share, o.MaxFile), // one file fits in any case
-		peers:   map[peer]usage{},
+		peers:   map[netip.Prefix]usage{},
 	}
 }
 
@@ -95,17 +73,17 @@ func (l *ledger) release(c charge) {
 }
 
 // begin takes a place for a transfer, which end gives back.
-func (l *ledger) begin(from peer) error {
+func (l *ledger) begin(from netip.Prefix) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.transfers == maxTransfers || from != (peer{}) && l.peers[from].transfers == maxTransfers/share {
+	if l.transfers == maxTransfers || from != (netip.Prefix{}) && l.peers[from].transfers == maxTransfers/share {
 		return errBusy
 	}
 	l.change(charge{peer: from}, 1)
 	return nil
 }
 
-func (l *ledger) end(from peer) {
+func (l *ledger) end(from netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.change(charge{peer: from}, -1)
@@ -118,7 +96,7 @@ type bill struct {
 	size   int64
 }
 
-func (l *ledger) open(from peer) *bill { return &bill{charge: charge{peer: from}, ledger: l} }
+func (l *ledger) open(from netip.Prefix) *bill { return &bill{charge: charge{peer: from}, ledger: l} }
 
 // add charges n more bytes of the file, or refuses them and charges nothing.
 func (b *bill) add(n int64) error {
@@ -132,7 +110,7 @@ func (b *bill) add(n int64) error {
 	switch {
 	case l.bytes+more.bytes > l.total:
 		return errFull
-	case b.peer != (peer{}) && l.peers[b.peer].bytes+more.bytes > l.quota:
+	case b.peer != (netip.Prefix{}) && l.peers[b.peer].bytes+more.bytes > l.quota:
 		return errQuota
 	}
 	l.change(more, 0)
