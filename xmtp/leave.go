@@ -68,10 +68,10 @@ func (v *Conversation) leave(ctx context.Context) error {
 		return err
 	case row.Membership == membershipPendingRemove:
 		return nil
-	case state.Mutable.IsSuperAdmin(v.client.inboxID):
-		return ErrSuperAdmin
 	case len(state.Membership.Members) == 1:
 		return ErrOnlyMember
+	case state.Mutable.IsSuperAdmin(v.client.inboxID):
+		return ErrSuperAdmin
 	}
 	request, err := content.Unmarshal(protocol.LeaveRequest())
 	if err != nil {
