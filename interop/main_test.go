@@ -245,7 +245,8 @@ func newNodeProcess(t *testing.T) *nodeProcess {
 // start runs the node and returns when it accepts connections.
 func (n *nodeProcess) start() {
 	n.t.Helper()
-	n.command = exec.Command(n.path, "node", "--listen", n.address, "--web-listen", "off", "--data", n.data)
+	n.command = exec.Command(n.path, "node", "--listen", n.address, "--web-listen", "off",
+		"--history-listen", "off", "--data", n.data)
 	n.command.Stdout, n.command.Stderr = n.log, n.log
 	if err := n.command.Start(); err != nil {
 		n.t.Fatal(err)

@@ -28,20 +28,17 @@ type suite struct {
 	folder string // of the suite in the repository
 	sdk    official.SDK
 	passes int // how many pass on the reference node with all its services (5.5.0: measured here)
-	// Tests that don't pass here, by the beginning of their full name, and why: later are
-	// those that the reference passes, apart those that say nothing about a node. One
-	// that is listed and passes is an error too.
-	later, apart map[string]string
+	// Tests that say nothing about a node and don't pass here, by the beginning of their
+	// full name, and why. One that is listed and passes is an error too.
+	apart map[string]string
 }
 
 const (
-	needsHistory  = "puts an archive on the history service at port 5558, which this node does not have yet"
 	needsInternet = "talks to the public dev network, whatever node is under test"
 	needsTestKit  = "needs a build of the bindings with test features, which is not published"
 )
 
 var (
-	nodeLater     = map[string]string{"DeviceSync should sync device archive using sendSyncArchive": needsHistory}
 	nodeApart     = map[string]string{"Client should support a callback function for dbPath client option": needsInternet}
 	bindingsApart = map[string]string{
 		"NapiTestBuilder ": needsTestKit,
@@ -56,7 +53,7 @@ var suites = []suite{
 	},
 	{
 		name: "node-sdk 6.0.0", source: "XMTP_JS_SUITE", at: "@xmtp/node-sdk@6.0.0", folder: "sdks/node-sdk",
-		sdk: official.Baseline, passes: 174, later: nodeLater, apart: nodeApart,
+		sdk: official.Baseline, passes: 174, apart: nodeApart,
 	},
 	{
 		name: "agent-sdk 2.3.0", source: "XMTP_JS_SUITE", at: "@xmtp/agent-sdk@2.3.0", folder: "sdks/agent-sdk",
@@ -79,7 +76,7 @@ var suites = []suite{
 	},
 	{
 		name: "node-sdk 6.1.0 nightly", source: "LIBXMTP_SUITE", at: nightly, folder: "sdks/js/node-sdk",
-		sdk: official.Newest, passes: 182, later: nodeLater, apart: nodeApart,
+		sdk: official.Newest, passes: 182, apart: nodeApart,
 	},
 	{
 		name: "bindings 1.11.0 nightly", source: "LIBXMTP_SUITE", at: nightly, folder: "bindings/node",
@@ -102,7 +99,12 @@ func TestOfficialSuites(t *testing.T) {
 			if source == "" {
 				t.Skipf("not proven: that the official suite of %s passes: set %s to a clone of its repository", suite.name, suite.source)
 			}
-			n, err := node.Start(t.Context(), node.Options{Listen: node.DefaultListen, WebListen: node.DefaultWebListen, Ephemeral: true})
+			n, err := node.Start(t.Context(), node.Options{
+				Listen:        node.DefaultListen,
+				WebListen:     node.DefaultWebListen,
+				HistoryListen: node.DefaultHistoryListen,
+				Ephemeral:     true,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,13 +124,9 @@ type verdict struct {
 
 func (s suite) judge(t *testing.T, verdicts []verdict) {
 	t.Helper()
-	passed, later := 0, 0
+	passed := 0
 	for _, v := range verdicts {
-		left, apart := listed(s.later, v.FullName), listed(s.apart, v.FullName)
-		reason := left + apart
-		if left != "" {
-			later++
-		}
+		reason := listed(s.apart, v.FullName)
 		switch {
 		case v.Status == "passed" && reason == "":
 			passed++
@@ -142,9 +140,9 @@ func (s suite) judge(t *testing.T, verdicts []verdict) {
 			t.Logf("%s by its authors: %s", v.Status, v.FullName)
 		}
 	}
-	t.Logf("%s: %d of %d pass, %d are for later", s.name, passed, s.passes, later)
-	if passed+later < s.passes {
-		t.Errorf("%d tests are missing", s.passes-passed-later)
+	t.Logf("%s: %d of %d pass", s.name, passed, s.passes)
+	if passed < s.passes {
+		t.Errorf("%d tests are missing", s.passes-passed)
 	}
 }
 
