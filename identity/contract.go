@@ -2,10 +2,13 @@ package identity
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-xmtp/go-xmtp/proto/gen/associations"
 )
@@ -27,13 +30,8 @@ var (
 	account = regexp.MustCompile(`^[-.%a-zA-Z0-9]{1,128}$`)
 )
 
-// CheckAccountID returns [ErrInvalidLength] or [ErrInvalidValue] unless s is
-// in the form of CAIP-10. It need not be an Ethereum account.
-func CheckAccountID(s string) error {
-	_, _, err := splitAccountID(s)
-	return err
-}
-
+// splitAccountID reads any CAIP-10 account: an update may name it, although it
+// can't sign.
 func splitAccountID(s string) (chain, address string, err error) {
 	if n := strings.Count(s, ":") + 1; n != 3 {
 		return "", "", detailed(ErrInvalidLength, "type account_id has invalid length. expected 3 got %d", n)
@@ -46,8 +44,10 @@ func splitAccountID(s string) (chain, address string, err error) {
 	return chain, address, nil
 }
 
-// parseAccountID reads a CAIP-10 account that can sign for an inbox.
-func parseAccountID(s string) (chainID uint64, address Identifier, err error) {
+// ParseAccountID reads a CAIP-10 account that can sign for an inbox, such as
+// "eip155:8453:0x1234…". The errors are [ErrInvalidLength] and [ErrInvalidValue]
+// for what is no CAIP-10, [ErrInvalidAddress], [ErrNotEIP155] and [ErrInvalidChainID].
+func ParseAccountID(s string) (chainID uint64, address Identifier, err error) {
 	chain, addr, err := splitAccountID(s)
 	if err != nil {
 		return 0, Identifier{}, err
@@ -82,12 +82,54 @@ func ContractSignature(accountID string, block uint64, signature []byte) *associ
 	}}
 }
 
+// ContractQuestion is one that a [ContractVerifier] can be asked, with all that
+// the answer depends on.
+type ContractQuestion struct {
+	AccountID string // CAIP-10
+	Hash      [32]byte
+	Signature []byte
+	Block     uint64
+}
+
+// Key is the same for equal questions only.
+func (q ContractQuestion) Key() [32]byte {
+	h := sha256.New()
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(q.AccountID))))
+	h.Write([]byte(q.AccountID))
+	h.Write(q.Hash[:])
+	h.Write(binary.BigEndian.AppendUint64(nil, q.Block))
+	h.Write(q.Signature)
+	return [32]byte(h.Sum(nil))
+}
+
+// ContractQuestions lists what [Verify] asks about an update. The error is that
+// of an update that can't be decoded.
+func ContractQuestions(u *associations.IdentityUpdate) ([]ContractQuestion, error) {
+	actions, err := decodeActions(u)
+	if err != nil {
+		return nil, err
+	}
+	var questions []ContractQuestion
+	// Most updates have no contract's signature, and need no text.
+	digest := sync.OnceValue(func() [32]byte {
+		return TextDigest(signatureText(u.GetInboxId(), u.GetClientTimestampNs(), actions))
+	})
+	for _, a := range u.GetActions() {
+		for _, sig := range signaturesOf(a) {
+			if s := sig.GetErc_6492(); s != nil {
+				questions = append(questions, ContractQuestion{s.GetAccountId(), digest(), s.GetSignature(), s.GetBlockNumber()})
+			}
+		}
+	}
+	return questions, nil
+}
+
 // verifyContract returns the facts and the block at which they hold.
 //
 // What is wrong with the account id on its face is refused before the chain is
 // asked, so that no fault of the chain makes it look as if it could pass later.
 func verifyContract(ctx context.Context, t *signingText, accountID string, signature []byte, block *uint64, cv ContractVerifier) (verifiedSignature, uint64, error) {
-	chainID, address, err := parseAccountID(accountID)
+	chainID, address, err := ParseAccountID(accountID)
 	if err != nil {
 		return verifiedSignature{}, 0, err
 	}

@@ -95,7 +95,8 @@ func checkSignature(sig *associations.Signature) error {
 	case *associations.Signature_InstallationKey:
 		return checkInstallationKey(s.InstallationKey.GetPublicKey())
 	case *associations.Signature_Erc_6492:
-		return CheckAccountID(s.Erc_6492.GetAccountId())
+		_, _, err := splitAccountID(s.Erc_6492.GetAccountId())
+		return err
 	case *associations.Signature_DelegatedErc_191:
 		if s.DelegatedErc_191.GetSignature() == nil {
 			return errMissingField("signature", "identity::associations::RecoverableEcdsaSignature")

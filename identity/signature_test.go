@@ -547,7 +547,7 @@ func TestAccountIDs(t *testing.T) {
 		{"eip155:1:" + strings.Repeat("a", 129), 0, ErrInvalidValue, ""},
 		{"eip155::" + address, 0, ErrInvalidValue, ""},
 	} {
-		chainID, id, err := parseAccountID(c.in)
+		chainID, id, err := ParseAccountID(c.in)
 		if !errors.Is(err, c.want) || chainID != c.chainID || c.text != "" && err.Error() != c.text {
 			t.Errorf("%q: got %d, %v", c.in, chainID, err)
 		}

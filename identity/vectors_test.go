@@ -528,12 +528,12 @@ func TestReferenceAssertions(t *testing.T) {
 	})
 	t.Run("account ids", func(t *testing.T) {
 		for _, s := range ref.AccountIDsValid {
-			if err := CheckAccountID(s); err != nil {
+			if _, _, err := splitAccountID(s); err != nil {
 				t.Errorf("%s: %v", s, err)
 			}
 		}
 		for _, s := range ref.AccountIDsInvalid {
-			if err := CheckAccountID(s); !errors.Is(err, ErrInvalidValue) && !errors.Is(err, ErrInvalidLength) {
+			if _, _, err := splitAccountID(s); !errors.Is(err, ErrInvalidValue) && !errors.Is(err, ErrInvalidLength) {
 				t.Errorf("%s: %v", s, err)
 			}
 		}

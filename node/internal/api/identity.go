@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -86,12 +85,16 @@ func (s *identityServer) PublishIdentityUpdate(ctx context.Context, req *identit
 
 // verify checks the signatures of an update, when it is its turn.
 func (s *identityServer) verify(ctx context.Context, update *associations.IdentityUpdate, size int) (*identity.VerifiedUpdate, error) {
+	verdicts, err := s.askChains(ctx, update)
+	if err != nil {
+		return nil, s.refused(ctx, err)
+	}
 	done, err := s.Limiter.validate(ctx, size)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	verified, err := identity.Verify(ctx, update, s.Verifier)
+	verified, err := identity.Verify(ctx, update, verdicts)
 	if err != nil {
 		return nil, s.refused(ctx, err)
 	}
@@ -115,7 +118,7 @@ func (s *identityServer) refused(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	case errors.Is(err, identity.ErrVerifierUnavailable):
-		return status.Error(codes.Unavailable, err.Error())
+		return s.unasked(ctx, err)
 	case errors.Is(err, index.ErrInboxLogFull):
 		return invalid("%v", err)
 	}
@@ -195,42 +198,4 @@ func (s *identityServer) GetInboxIds(ctx context.Context, req *identityapi.GetIn
 		}
 	}
 	return response, nil
-}
-
-// VerifySmartContractWalletSignatures answers entry by entry. What may be
-// different in a moment fails the call instead: clients take a verdict as final.
-func (s *identityServer) VerifySmartContractWalletSignatures(ctx context.Context, req *identityapi.VerifySmartContractWalletSignaturesRequest) (*identityapi.VerifySmartContractWalletSignaturesResponse, error) {
-	if err := s.writable(ctx, max(1, len(req.Signatures))); err != nil {
-		return nil, err
-	}
-	response := &identityapi.VerifySmartContractWalletSignaturesResponse{}
-	for _, signature := range req.Signatures {
-		answer, err := s.verifyContract(ctx, signature)
-		if err != nil {
-			return nil, err
-		}
-		response.Responses = append(response.Responses, answer)
-	}
-	return response, nil
-}
-
-func (s *identityServer) verifyContract(ctx context.Context, signature *identityapi.VerifySmartContractWalletSignatureRequestSignature) (*identityapi.VerifySmartContractWalletSignaturesResponse_ValidationResponse, error) {
-	refusal := func(text string) *identityapi.VerifySmartContractWalletSignaturesResponse_ValidationResponse {
-		return &identityapi.VerifySmartContractWalletSignaturesResponse_ValidationResponse{Error: &text}
-	}
-	hash := signature.GetHash()
-	if err := identity.CheckAccountID(signature.GetAccountId()); err != nil {
-		return refusal(err.Error()), nil
-	}
-	if len(hash) != 32 {
-		return refusal("the hash is not 32 bytes long"), nil
-	}
-	if s.Verifier == nil {
-		return refusal("this node has no access to chains"), nil
-	}
-	valid, block, err := s.Verifier.VerifyContractSignature(ctx, signature.AccountId, [32]byte(hash), signature.Signature, signature.BlockNumber)
-	if err != nil {
-		return nil, s.refused(ctx, errors.Join(identity.ErrVerifierUnavailable, err))
-	}
-	return &identityapi.VerifySmartContractWalletSignaturesResponse_ValidationResponse{IsValid: valid, BlockNumber: &block}, nil
 }

@@ -71,6 +71,10 @@ var (
 	classDefault = class{"DEF", limitReads, rate{burst: 20000, perMinute: 4000}}
 )
 
+// classContract is that of questions to chains, which is limited always. A
+// registration with a contract wallet needs about four.
+var classContract = class{"SCW", limitContracts, rate{burst: 600, perMinute: 300}}
+
 // What a token pays for, besides the call itself.
 const (
 	// bytesPerToken of a request or a response.
@@ -91,6 +95,9 @@ const (
 	// maxValidatingBytes is the size of all requests whose signatures are being
 	// checked or wait for it.
 	maxValidatingBytes = 64 << 20
+	// maxAsking is how many questions to chains are under way. The verifier has
+	// its own bound for each chain.
+	maxAsking = 256
 )
 
 // What refusals are counted by.
@@ -104,11 +111,12 @@ const (
 	limitAddress     = "address"
 	limitInbox       = "inbox"
 	limitInboxQuota  = "inbox-quota"
+	limitContracts   = "contracts"
 )
 
 var limitNames = []string{
 	limitWrites, limitReads, limitStreams, limitFilters, limitActions, limitValidations,
-	limitAddress, limitInbox, limitInboxQuota,
+	limitAddress, limitInbox, limitInboxQuota, limitContracts,
 }
 
 // errBlocked is what the reference node tells those that it doesn't serve.
@@ -131,6 +139,7 @@ type Limiter struct {
 
 	validating      chan struct{} // holds a token for each that is being checked
 	validatingBytes atomic.Int64
+	asking          atomic.Int64 // questions to chains that are under way
 }
 
 type callerKey struct {
@@ -234,6 +243,10 @@ func (l *Limiter) take(ctx context.Context, c class, cost int) error {
 	if err != nil || !limited {
 		return err
 	}
+	return l.pay(ctx, who, c, cost)
+}
+
+func (l *Limiter) pay(ctx context.Context, who caller, c class, cost int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.callers.of(callerKey{who, c.name}, c.rate, l.now())
@@ -348,4 +361,25 @@ func (l *Limiter) validate(ctx context.Context, size int) (done func(), err erro
 		<-l.validating
 		l.validatingBytes.Add(-int64(size))
 	}, nil
+}
+
+// contract pays for a question to a chain, which done ends. It is limited also
+// where calls are not: the endpoint that is asked is somebody's, and often paid for.
+func (l *Limiter) contract(ctx context.Context) (done func(), err error) {
+	if l == nil {
+		return func() {}, nil
+	}
+	r := l.rules.Load()
+	addr, _ := callerAddr(ctx, r.TrustedProxies)
+	if !contains(r.ExemptAddresses, addr) {
+		if err := l.pay(ctx, callerOf(addr), classContract, 1); err != nil {
+			return nil, err
+		}
+	}
+	done = func() { l.asking.Add(-1) }
+	if l.asking.Add(1) > maxAsking {
+		done()
+		return nil, l.exhausted(ctx, limitContracts, time.Second, false, "too many signatures of contract wallets are being checked")
+	}
+	return done, nil
 }

@@ -184,7 +184,7 @@ func (b *batch) identityUpdate(r *order.Record) (order.Outcome, error) {
 	b.fresh[string(key)] = value
 	b.fresh[string(recordKey(r.Topic, r.Number))] = r.AppendValue(nil)
 	added, removed := identity.Diff(old.state, state)
-	if err := errors.Join(b.set(key, value), b.record(r)); err != nil {
+	if err := errors.Join(b.set(key, value), b.record(r), b.contracts(r)); err != nil {
 		return order.Outcome{}, err
 	}
 	return order.Outcome{Number: r.Number}, b.addresses(r, added, removed)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 
+	"github.com/go-xmtp/go-xmtp/identity"
 	"github.com/go-xmtp/go-xmtp/node/internal/order"
 )
 
@@ -14,6 +15,7 @@ import (
 //	d kind hash           what was published before: number
 //	s inbox               an inbox's association state: number of its last update, how many, their bytes, state
 //	a kind identifier number   an identifier's membership: inbox id, number of its revocation or 0
+//	v question            a contract wallet's signature in an update: number of the update
 //	m                     number and time of the newest record, ordinal of its batch
 //	b slot                ordinal of a batch; the newest have each their own of 65536 slots
 //
@@ -25,6 +27,7 @@ const (
 	prefixSeen       = 'd'
 	prefixState      = 's'
 	prefixAddress    = 'a'
+	prefixContract   = 'v'
 	prefixMeta       = 'm'
 	prefixBatch      = 'b'
 )
@@ -70,6 +73,11 @@ func stateKey(inbox string) []byte {
 
 func addressPrefix(kind byte, identifier string) []byte {
 	return appendTopic([]byte{prefixAddress, kind}, identifier)
+}
+
+func contractKey(q identity.ContractQuestion) []byte {
+	key := q.Key()
+	return append([]byte{prefixContract}, key[:]...)
 }
 
 var metaKey = []byte{prefixMeta}
