@@ -414,7 +414,6 @@ func TestT7(t *testing.T) {
 		"/xmtp.mls.api.v1.MlsApi/Nothing",
 		"/xmtp.identity.api.v1.IdentityApi/Nothing",
 		"/xmtp.nothing.v1.Nothing/SendGroupMessages",
-		"/xmtp.migration.api.v1.D14nMigrationApi/FetchD14nCutover",
 	} {
 		err := c.conn.Invoke(ctx, method, &emptypb.Empty{}, &emptypb.Empty{})
 		wantCode(t, err, codes.Unimplemented)

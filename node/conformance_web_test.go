@@ -291,7 +291,7 @@ func TestT13(t *testing.T) {
 		"error of a stream":   call(streams[1], &mlsapi.SubscribeWelcomeMessagesRequest{}, unchanged),
 		"unknown method":      call("/xmtp.mls.api.v1.MlsApi/Nothing", &mlsapi.QueryGroupMessagesRequest{}, unchanged),
 		"unknown protocol":    call(query, &mlsapi.QueryGroupMessagesRequest{}, func(r *http.Request) { r.Header.Set("Content-Type", "text/html") }),
-		"garbage":             call(query, &mlsapi.QueryGroupMessagesRequest{}, func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("garbage")) }),
+		"garbage":             call(query, &mlsapi.QueryGroupMessagesRequest{}, func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(strings.NewReader("garbage")), 7 }),
 		"GET":                 must(http.NewRequestWithContext(ctx, http.MethodGet, base+query, nil))(t),
 		"page":                must(http.NewRequestWithContext(ctx, http.MethodGet, base+"/", nil))(t),
 		"OPTIONS for oneself": must(http.NewRequestWithContext(ctx, http.MethodOptions, base+query, nil))(t),

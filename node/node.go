@@ -9,6 +9,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,8 +19,10 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
 
 	"github.com/go-xmtp/go-xmtp/identity"
 	"github.com/go-xmtp/go-xmtp/node/internal/api"
@@ -66,6 +69,10 @@ type Options struct {
 	HistoryListen string
 	// History is what the history service keeps.
 	History History
+	// TLS is for all addresses. The zero value is cleartext.
+	TLS TLS
+	// Reflection tells anybody which services there are, by gRPC's reflection.
+	Reflection bool
 	// Data is the directory that everything is kept in. It is made if it isn't there.
 	Data string
 	// Ephemeral keeps everything in memory instead. Data must be empty then.
@@ -147,6 +154,7 @@ type Node struct {
 	limiter   *api.Limiter
 	health    *health.Server
 
+	running    context.Context // its cause is what streams end with
 	endStreams context.CancelCauseFunc
 
 	stopping sync.Once
@@ -162,23 +170,30 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	port, err := listen(ctx, "Listen", o.Listen)
-	if err != nil {
-		return nil, err
+	n := &Node{
+		options: o,
+		done:    make(chan struct{}),
+		failure: make(chan error, 1),
 	}
-	ports := []net.Listener{port}
+	n.running, n.endStreams = context.WithCancelCause(context.Background())
+	var ports []net.Listener
 	abandon := func(err error) error {
+		n.endStreams(nil)
 		for _, port := range ports {
 			port.Close()
 		}
 		return err
 	}
-	n := &Node{
-		options: o,
-		addr:    port.Addr().String(),
-		done:    make(chan struct{}),
-		failure: make(chan error, 1),
+	certs, err := o.TLS.certificates(n.running, o.Logger)
+	if err != nil {
+		return nil, abandon(err)
 	}
+	port, err := listen(ctx, "Listen", o.Listen)
+	if err != nil {
+		return nil, abandon(err)
+	}
+	ports = append(ports, port)
+	n.addr = port.Addr().String()
 	if o.WebListen != "" {
 		port, err := listen(ctx, "WebListen", o.WebListen)
 		if err != nil {
@@ -192,6 +207,9 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		historyPort, err = listen(ctx, "HistoryListen", o.HistoryListen)
 		if err != nil {
 			return nil, abandon(err)
+		}
+		if certs.config != nil {
+			historyPort = tls.NewListener(historyPort, certs.config)
 		}
 		ports = append(ports, historyPort)
 	}
@@ -212,15 +230,13 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		}
 		ports = ports[:len(ports)-1]
 	}
-	n.transport = newTransport(o.Logger, ports...)
+	n.transport = newTransport(o.Logger, certs, ports...)
 	n.start()
 	return n, nil
 }
 
 // start sets everything going that has to be ended again.
 func (n *Node) start() {
-	running, endStreams := context.WithCancelCause(context.Background())
-	n.endStreams = endStreams
 	h := hub.New()
 	n.order = order.NewEmbedded(n.index, n.options.Now, h.Publish)
 	n.limiter = api.NewLimiter(n.options.Now, n.options.Logger, api.Limits(n.options.Limits))
@@ -233,18 +249,46 @@ func (n *Node) start() {
 		Verifier: n.options.ContractVerifier,
 		ReadOnly: n.options.ReadOnly,
 		Limiter:  n.limiter,
-		Running:  running,
+		Running:  n.running,
 	}
 	api.Register(n.transport, config)
 	n.health = health.NewServer()
-	healthgrpc.RegisterHealthServer(n.transport, n.health)
+	healthgrpc.RegisterHealthServer(n.transport, watched{n.health, n.running})
+	if n.options.Reflection {
+		reflection.Register(n.transport)
+	}
 	n.transport.serve()
 	if n.history != nil {
 		n.history.serve()
 	}
 	go n.watch()
-	n.options.Logger.Info("node started", "listen", n.Addr(), "web-listen", n.WebAddr(), "history-listen", n.HistoryAddr(), "data", n.options.Data, "ephemeral", n.options.Ephemeral)
+	n.options.Logger.Info("node started", "listen", n.Addr(), "web-listen", n.WebAddr(), "history-listen", n.HistoryAddr(), "tls", n.transport.certs.config != nil, "data", n.options.Data, "ephemeral", n.options.Ephemeral)
 }
+
+// watched is the health service, whose streams end with the node, as all do.
+type watched struct {
+	*health.Server
+	running context.Context
+}
+
+func (w watched) Watch(req *healthgrpc.HealthCheckRequest, stream grpc.ServerStreamingServer[healthgrpc.HealthCheckResponse]) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(w.running, cancel)()
+	err := w.Server.Watch(req, bounded{stream, ctx})
+	if w.running.Err() != nil {
+		return context.Cause(w.running)
+	}
+	return err
+}
+
+// bounded is a stream with a context that ends earlier.
+type bounded struct {
+	grpc.ServerStreamingServer[healthgrpc.HealthCheckResponse]
+	ctx context.Context
+}
+
+func (b bounded) Context() context.Context { return b.ctx }
 
 // fail is called by the store when it can't go on.
 func (n *Node) fail(err error) {

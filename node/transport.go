@@ -72,6 +72,7 @@ func listen(ctx context.Context, option, addr string) (net.Listener, error) {
 // transport is everything between the ports and the services.
 type transport struct {
 	ports  []net.Listener
+	certs  certificates
 	front  *front.Front
 	grpc   *grpc.Server
 	web    *web.Handler
@@ -81,10 +82,11 @@ type transport struct {
 }
 
 // newTransport takes over the ports.
-func newTransport(logger *slog.Logger, ports ...net.Listener) *transport {
+func newTransport(logger *slog.Logger, certs certificates, ports ...net.Listener) *transport {
 	t := &transport{
 		ports: ports,
-		front: front.New(front.Config{Timeout: firstBytesTimeout}),
+		certs: certs,
+		front: front.New(front.Config{Timeout: firstBytesTimeout, TLS: certs.config}),
 		grpc: grpc.NewServer(
 			grpc.MaxRecvMsgSize(api.MaxMessageBytes),
 			grpc.MaxSendMsgSize(api.MaxMessageBytes),
@@ -137,6 +139,9 @@ func newTransport(logger *slog.Logger, ports ...net.Listener) *transport {
 	return t
 }
 
+// GetServiceInfo is what reflection tells.
+func (t *transport) GetServiceInfo() map[string]grpc.ServiceInfo { return t.grpc.GetServiceInfo() }
+
 // RegisterService adds a service for all clients; see [grpc.ServiceRegistrar].
 func (t *transport) RegisterService(service *grpc.ServiceDesc, implementation any) {
 	t.grpc.RegisterService(service, implementation)
@@ -158,6 +163,7 @@ func (t *transport) serve() {
 	for _, port := range t.ports {
 		t.ended.Go(func() { fail(t.front.Serve(port)) })
 	}
+	t.ended.Go(t.certs.obtain)
 }
 
 // stop takes no new calls, lets those under way finish within the grace, and

@@ -2,8 +2,14 @@ package main
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -13,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -40,11 +47,12 @@ func TestScripts(t *testing.T) {
 			return os.Mkdir(home, 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": serve,
-			"quit":  quit,
-			"hold":  hold,
-			"code":  code,
-			"field": field,
+			"serve":   serve,
+			"quit":    quit,
+			"hold":    hold,
+			"code":    code,
+			"field":   field,
+			"keypair": keypair,
 		},
 	})
 }
@@ -166,6 +174,23 @@ func field(ts *testscript.TestScript, neg bool, args []string) {
 	object := map[string]string{}
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[2])), &object))
 	ts.Setenv(args[0], object[args[1]])
+}
+
+// keypair writes a certificate and its key for localhost: keypair cert.pem key.pem.
+func keypair(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: keypair cert key")
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	ts.Check(err)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	for i, block := range []*pem.Block{{Type: "CERTIFICATE", Bytes: cert}, {Type: "PRIVATE KEY", Bytes: der}} {
+		ts.Check(os.WriteFile(ts.MkAbs(args[i]), pem.EncodeToMemory(block), 0o600))
+	}
 }
 
 func TestDocsTellOfEveryFlag(t *testing.T) {

@@ -28,6 +28,8 @@ type nodeSettings struct {
 	historyFile   size
 	historyTotal  size
 	historyKeep   time.Duration
+	tls           node.TLS
+	reflection    bool
 	data          string
 	ephemeral     bool
 	logLevel      choice
@@ -65,6 +67,8 @@ one stops it at once. Nothing that was accepted is lost either way.`,
   xmtp node --ephemeral                  everything in memory, gone at the end
   xmtp node --listen 0.0.0.0:5556        reachable from other machines
   XMTP_NODE_DATA=/srv/xmtp xmtp node     data in /srv/xmtp
+  xmtp node --tls-cert c.pem --tls-key k.pem --listen 0.0.0.0:5556
+                                         the same, encrypted
   xmtp node --config node.toml           with lines such as  data = "/srv/xmtp"`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -87,7 +91,14 @@ one stops it at once. Nothing that was accepted is lost either way.`,
 	flags.Var(&s.historyFile, "history-max-file", "most `bytes` of one such file, such as 64MiB")
 	flags.Var(&s.historyTotal, "history-total", "most `bytes` of all such files; 256MiB by default if --ephemeral")
 	flags.DurationVar(&s.historyKeep, "history-keep", node.DefaultHistoryKeep, "how long such files are kept")
-	flags.StringVar(&s.data, "data", defaultData(), "`directory` that everything is kept in; made if it isn't there")
+	flags.StringVar(&s.tls.CertFile, "tls-cert", "", "PEM `file` with a certificate chain: speak TLS; read again when it changes")
+	flags.StringVar(&s.tls.KeyFile, "tls-key", "", "PEM `file` with the key of --tls-cert")
+	flags.StringSliceVar(&s.tls.Domains, "acme-domain", nil, "`name,...` to get certificates for from Let's Encrypt, whose terms you agree to")
+	flags.StringVar(&s.tls.Cache, "acme-cache", defaultFolder("acme"), "`directory` that these certificates are kept in")
+	flags.StringVar(&s.tls.Email, "acme-email", "", "`address` where the certificate authority can reach you")
+	flags.StringVar(&s.tls.Directory, "acme-directory", "", "`URL` of another authority than Let's Encrypt")
+	flags.BoolVar(&s.reflection, "reflection", false, "tell tools such as grpcurl which services there are")
+	flags.StringVar(&s.data, "data", defaultFolder("node"), "`directory` that everything is kept in; made if it isn't there")
 	flags.BoolVar(&s.ephemeral, "ephemeral", false, "keep everything in memory only")
 	s.limits.add(flags)
 	flags.BoolVar(&s.readOnly, "read-only", false, "refuse everything new, serve what is there")
@@ -97,9 +108,9 @@ one stops it at once. Nothing that was accepted is lost either way.`,
 	return cmd
 }
 
-// defaultData is where programs of this system keep a user's data; "" if the
+// defaultFolder is where programs of this system keep a user's data; "" if the
 // user has no home.
-func defaultData() string {
+func defaultFolder(name string) string {
 	base := ""
 	switch runtime.GOOS {
 	case "windows":
@@ -117,7 +128,7 @@ func defaultData() string {
 	if !filepath.IsAbs(base) {
 		return ""
 	}
-	return filepath.Join(base, "xmtp", "node")
+	return filepath.Join(base, "xmtp", name)
 }
 
 // options checks what flags can't check one by one.
@@ -127,6 +138,8 @@ func (s *nodeSettings) options(given func(flag string) bool) (node.Options, erro
 		WebListen:     string(s.webListen),
 		HistoryListen: string(s.historyListen),
 		History:       node.History{MaxFile: int64(s.historyFile), Total: int64(s.historyTotal), Keep: s.historyKeep},
+		TLS:           s.tls,
+		Reflection:    s.reflection,
 		Data:          s.data,
 		Ephemeral:     s.ephemeral,
 		Limits:        s.limits.limits(),
@@ -136,7 +149,16 @@ func (s *nodeSettings) options(given func(flag string) bool) (node.Options, erro
 	if s.ephemeral && !given("history-total") {
 		o.History.Total = 0
 	}
-	switch {
+	if len(s.tls.Domains) == 0 {
+		o.TLS.Cache = ""
+	}
+	switch files := s.tls.CertFile != "" || s.tls.KeyFile != ""; {
+	case files && (s.tls.CertFile == "" || s.tls.KeyFile == ""):
+		return o, errors.New("--tls-cert and --tls-key belong together: one has the certificate, the other its key")
+	case files && len(s.tls.Domains) > 0:
+		return o, errors.New("--tls-cert has a certificate, --acme-domain gets one; leave out one of them")
+	case len(s.tls.Domains) > 0 && s.tls.Cache == "":
+		return o, errors.New("there is no home folder to keep certificates in; say where with --acme-cache DIRECTORY")
 	case s.ephemeral && given("data"):
 		return o, fmt.Errorf("--ephemeral keeps nothing, so it can't go with --data %s; leave out one of them", s.data)
 	case s.ephemeral:

@@ -17,6 +17,7 @@ import (
 	"github.com/go-xmtp/go-xmtp/node/internal/index"
 	"github.com/go-xmtp/go-xmtp/node/internal/order"
 	"github.com/go-xmtp/go-xmtp/proto/gen/identityapi"
+	"github.com/go-xmtp/go-xmtp/proto/gen/migrationapi"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 )
 
@@ -59,6 +60,7 @@ type Config struct {
 func Register(registrar grpc.ServiceRegistrar, c Config) {
 	mlsapi.RegisterMlsApiServer(registrar, &mlsServer{Config: c})
 	identityapi.RegisterIdentityApiServer(registrar, &identityServer{Config: c})
+	migrationapi.RegisterD14NMigrationApiServer(registrar, &migrationServer{Config: c})
 }
 
 // Texts that clients know.

@@ -5,6 +5,7 @@ package front
 import (
 	"bytes"
 	"container/list"
+	"crypto/tls"
 	"net"
 	"sync"
 	"time"
@@ -22,10 +23,12 @@ const maxPending = 4096
 type Config struct {
 	// Timeout bounds how long a connection may be undecided.
 	Timeout time.Duration
+	// TLS is for all connections; nil for cleartext.
+	TLS *tls.Config
 }
 
 // A Front gives connections to its two listeners. Those that don't say what they
-// are in time are closed.
+// are in time are closed. Encrypted ones are a [tls.Conn] after its handshake.
 type Front struct {
 	config    Config
 	grpc, web *Listener
@@ -39,6 +42,7 @@ type Front struct {
 
 // New returns a front without ports.
 func New(c Config) *Front {
+	c.TLS = recording(c.TLS)
 	return &Front{config: c, grpc: newListener(), web: newListener(), done: make(chan struct{})}
 }
 
@@ -119,13 +123,21 @@ func (f *Front) decide(conn net.Conn) (*Listener, net.Conn) {
 	if err := conn.SetDeadline(time.Now().Add(f.config.Timeout)); err != nil {
 		return nil, nil
 	}
-	to, decided := f.sniff(conn)
+	to, decided := f.route(conn)
 	if to == nil || conn.SetDeadline(time.Time{}) != nil {
 		return nil, nil
 	}
 	return to, decided
 }
 
+func (f *Front) route(conn net.Conn) (*Listener, net.Conn) {
+	if f.config.TLS != nil {
+		return f.handshake(conn)
+	}
+	return f.sniff(conn)
+}
+
+// sniff looks at the first bytes.
 func (f *Front) sniff(conn net.Conn) (*Listener, net.Conn) {
 	head := make([]byte, 0, len(preface))
 	for {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc"
@@ -52,7 +54,10 @@ func (h *Handler) stream(path string, desc grpc.StreamDesc, implementation any) 
 	}, h.options...)
 }
 
+// run serves a stream. A service may leave a goroutine behind that sends to a
+// client that doesn't read; it must not touch the connection after the call.
 func (h *Handler) run(desc grpc.StreamDesc, implementation any, s *stream) error {
+	defer s.end()
 	s.ctx = grpc.NewContextWithServerTransportStream(s.ctx, &headers{s.path, s.conn.ResponseHeader(), s.conn.ResponseTrailer()})
 	if err := desc.Handler(implementation, s); err != nil {
 		return toConnect(err)
@@ -67,6 +72,21 @@ type stream struct {
 	path    string
 	conn    connect.StreamingHandlerConn
 	receive func() (*request, error)
+
+	sending sync.Mutex
+	over    bool
+}
+
+// end returns when nothing is being sent, and nothing will be.
+func (s *stream) end() {
+	if !s.sending.TryLock() {
+		if c, ok := s.ctx.Value(controllerKey{}).(*http.ResponseController); ok {
+			_ = c.SetWriteDeadline(time.Unix(1, 0)) // all HTTP/2 streams have deadlines
+		}
+		s.sending.Lock()
+	}
+	s.over = true
+	s.sending.Unlock()
 }
 
 func (s *stream) Context() context.Context { return s.ctx }
@@ -80,7 +100,7 @@ func (s *stream) SetHeader(md metadata.MD) error {
 // SendHeader sends the headers at once.
 func (s *stream) SendHeader(md metadata.MD) error {
 	add(s.conn.ResponseHeader(), md)
-	return s.sent(s.conn.Send(nil))
+	return s.send(nil)
 }
 
 func (s *stream) SetTrailer(md metadata.MD) { add(s.conn.ResponseTrailer(), md) }
@@ -90,11 +110,17 @@ func (s *stream) SendMsg(message any) error {
 	if err != nil {
 		return err
 	}
-	return s.sent(s.conn.Send(res))
+	return s.send(res)
 }
 
-// sent translates what went wrong with a message: the caller is gone.
-func (s *stream) sent(err error) error {
+// send fails if the caller is gone.
+func (s *stream) send(message any) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	if s.over {
+		return status.Error(codes.Canceled, "the call has ended")
+	}
+	err := s.conn.Send(message)
 	switch {
 	case err == nil:
 		return nil
@@ -139,6 +165,29 @@ func (h *headers) SendHeader(md metadata.MD) error { return h.SetHeader(md) }
 func (h *headers) SetTrailer(md metadata.MD) error {
 	add(h.trailer, md)
 	return nil
+}
+
+// incoming are the headers of a request as gRPC has them.
+func incoming(header http.Header) metadata.MD {
+	md := make(metadata.MD, len(header))
+	for name, values := range header {
+		name = strings.ToLower(name)
+		if strings.HasSuffix(name, "-bin") {
+			values = decoded(values)
+		}
+		md[name] = values
+	}
+	return md
+}
+
+func decoded(values []string) []string {
+	all := make([]string, 0, len(values))
+	for _, value := range values {
+		if raw, err := connect.DecodeBinaryHeader(value); err == nil {
+			all = append(all, string(raw))
+		}
+	}
+	return all
 }
 
 func add(header http.Header, md metadata.MD) {

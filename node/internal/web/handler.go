@@ -109,23 +109,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.unknown(w, r)
 		return
 	}
+	controller := http.NewResponseController(w)
+	ctx := metadata.NewIncomingContext(r.Context(), incoming(r.Header))
+	r = r.WithContext(context.WithValue(ctx, controllerKey{}, controller))
 	if !m.bidi {
-		controller := http.NewResponseController(w)
 		// Not all writers have deadlines, those of servers do.
 		_ = controller.SetReadDeadline(time.Now().Add(h.BodyTimeout))
 		r.Body = &body{r.Body, controller}
 	}
-	m.ServeHTTP(w, r.WithContext(metadata.NewIncomingContext(r.Context(), incoming(r.Header))))
+	m.ServeHTTP(w, r)
 }
 
-// incoming are the headers of a call as services see them.
-func incoming(header http.Header) metadata.MD {
-	md := make(metadata.MD, len(header))
-	for name, values := range header {
-		md[strings.ToLower(name)] = values
-	}
-	return md
-}
+// controllerKey is where contexts of calls have their [http.ResponseController].
+type controllerKey struct{}
 
 // body is a request that has to arrive in time. Once it is there, a connection
 // may be silent as long as it likes: the answer can be a stream.
