@@ -132,12 +132,8 @@ func (c *Client) join(ctx context.Context, wallet Signer, owner identity.Identif
 	if err := request.AddSignature(ctx, identity.SignInstallation(c.key, request.Text()), c.node); err != nil {
 		return err
 	}
-	signature, err := wallet.SignText(ctx, request.Text())
-	if err != nil {
-		return fmt.Errorf("the wallet did not sign: %w", err)
-	}
-	if err := request.AddSignature(ctx, identity.EOASignature(signature), c.node); err != nil {
-		return fmt.Errorf("the wallet's signature: %w", err)
+	if err := c.signWith(ctx, wallet, owner, request); err != nil {
+		return err
 	}
 	update, err := request.Update()
 	if err != nil {
@@ -164,4 +160,21 @@ func (c *Client) join(ctx context.Context, wallet Signer, owner identity.Identif
 		return fmt.Errorf("publishing the identity update: %w", published)
 	}
 	return fmt.Errorf("the node took the identity update but does not show it")
+}
+
+// signWith lets the wallet sign a request.
+func (c *Client) signWith(ctx context.Context, wallet Signer, owner identity.Identifier, request *identity.SignatureRequest) error {
+	signature, err := wallet.SignText(ctx, request.Text())
+	if err != nil {
+		return fmt.Errorf("the wallet did not sign: %w", err)
+	}
+	if contract, ok := wallet.(ContractSigner); ok {
+		err = request.AddContractSignature(ctx, identity.AccountID(contract.ChainID(), owner), signature, c.node)
+	} else {
+		err = request.AddSignature(ctx, identity.EOASignature(signature), c.node)
+	}
+	if err != nil {
+		return fmt.Errorf("the wallet's signature: %w", err)
+	}
+	return nil
 }

@@ -16,7 +16,8 @@ type Signer interface {
 	// Address is the wallet's Ethereum address: "0x" and 40 hex digits.
 	Address() string
 	// SignText signs a text that a person can read, as ERC-191 says
-	// ("personal_sign"), and returns R, S and V, 65 bytes.
+	// ("personal_sign"), and returns R, S and V, 65 bytes; or, for a
+	// [ContractSigner], what the contract takes.
 	SignText(ctx context.Context, text string) ([]byte, error)
 }
 
@@ -25,6 +26,31 @@ type Signer interface {
 func WalletSigner(address string, sign func(ctx context.Context, text string) ([]byte, error)) Signer {
 	return &walletSigner{address, sign}
 }
+
+// ContractSigner is a [Signer] whose wallet is a smart contract. The client asks
+// the node whether the contract accepts the signature, at the newest block of
+// the contract's chain.
+type ContractSigner interface {
+	Signer
+	// ChainID is that of the chain that the contract is on, or will be: 1 for
+	// Ethereum, 8453 for Base.
+	ChainID() uint64
+}
+
+// ContractWalletSigner returns a signer for a smart-contract wallet. The
+// function returns what the contract accepts as a signature of the text's
+// ERC-191 hash (ERC-1271); for a contract that is yet to be created, wrapped
+// with how (ERC-6492).
+func ContractWalletSigner(address string, chainID uint64, sign func(ctx context.Context, text string) ([]byte, error)) ContractSigner {
+	return &contractSigner{walletSigner{address, sign}, chainID}
+}
+
+type contractSigner struct {
+	walletSigner
+	chainID uint64
+}
+
+func (s *contractSigner) ChainID() uint64 { return s.chainID }
 
 type walletSigner struct {
 	address string

@@ -36,6 +36,7 @@ type nodeSettings struct {
 	logFormat     choice
 	shutdownGrace time.Duration
 	limits        limitFlags
+	chains        chainFlag
 	readOnly      bool
 }
 
@@ -101,6 +102,7 @@ one stops it at once. Nothing that was accepted is lost either way.`,
 	flags.StringVar(&s.data, "data", defaultFolder("node"), "`directory` that everything is kept in; made if it isn't there")
 	flags.BoolVar(&s.ephemeral, "ephemeral", false, "keep everything in memory only")
 	s.limits.add(flags)
+	s.chains.add(flags)
 	flags.BoolVar(&s.readOnly, "read-only", false, "refuse everything new, serve what is there")
 	flags.DurationVar(&s.shutdownGrace, "shutdown-grace", 5*time.Second, "how long to wait for calls under way when stopping, such as 5s or 1m")
 	flags.Var(&s.logLevel, "log-level", "`level` from which on is logged: debug, info, warn or error")
@@ -181,6 +183,13 @@ func (s *nodeSettings) options(given func(flag string) bool) (node.Options, erro
 		o.Logger = slog.New(slog.NewJSONHandler(os.Stderr, &handler))
 	} else {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &handler))
+	}
+	verifier, err := s.chains.verifier(o.Logger)
+	if err != nil {
+		return o, err
+	}
+	if verifier != nil {
+		o.ContractVerifier = verifier
 	}
 	return o, nil
 }
