@@ -57,7 +57,7 @@ func texts(t *testing.T, v *Conversation) []string {
 	}
 	var list []string
 	for _, m := range messages {
-		if m.Kind == KindApplication {
+		if m.Kind == KindApplication && m.Text() != "" {
 			list = append(list, m.Text())
 		}
 	}

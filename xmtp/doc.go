@@ -11,6 +11,16 @@
 // messages; nodes see neither content nor lists of members. Clients made with the
 // official SDKs can't tell the difference.
 //
+// # Groups
+//
+// Who may change what in a group is said by its [Permissions]; whoever is not
+// allowed to is refused by his own client, and by everybody else's. Methods that
+// change a group return once the change is part of it. If somebody else changes the
+// group at the same time, the change is made again on top of that. Errors: with
+// [ErrNotPermitted] and other reasons that are [ErrRefused], [ErrRemoved] and
+// [ErrPaused] nothing comes of it; with [ErrNotPublished] it is made later.
+// What has changed stands among the messages: [content.Encoded.GroupUpdated].
+//
 // # What lasts
 //
 // What a method has returned without error is on disk. A message that could not

@@ -99,13 +99,6 @@ func (g *group) parsed() (*protocol.GroupState, error) {
 	return protocol.ParseGroupState(state.Extensions())
 }
 
-// The methods below change a group by a commit. They return once it stands in the
-// log and is applied; or with [ErrNotPublished], and then it will be published
-// later; or with [ErrRefused], [ErrRemoved], [ErrPaused], [ErrDirectMessage], and
-// then it won't. A change that the group's permissions don't allow is refused
-// with [ErrNotPermitted] before anything is sent. If somebody else changed the
-// group first, the change is made again on top of that.
-
 // SetName sets the group's name, up to 100 bytes. Who may is said by
 // [PermissionName]; the error for a longer one is [ErrTooLong].
 func (v *Conversation) SetName(ctx context.Context, name string) error {

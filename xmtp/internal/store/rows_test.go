@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -195,6 +196,41 @@ func TestKeyPackagesAreKeptForAWhile(t *testing.T) {
 		k, ok, err := tx.NewestKeyPackage()
 		if !ok || !k.Uploaded || k.Expires != 0 {
 			t.Errorf("the newest: %v, %+v", ok, k)
+		}
+		return err
+	})
+}
+
+func TestMemberRows(t *testing.T) {
+	db := open(t, Options{})
+	one, two := []byte{1}, []byte{2}
+	update(t, db, func(tx *Tx) error {
+		return errors.Join(
+			tx.AddLeaving(one, "b"), tx.AddLeaving(one, "a"), tx.AddLeaving(one, "a"), tx.AddLeaving(two, "c"), tx.DeleteLeaving(two, "x"),
+			tx.AddAwaited(one, "b", 5), tx.AddAwaited(one, "b", 9), tx.AddAwaited(one, "a", 7), tx.AddAwaited(two, "c", 8),
+		)
+	})
+	expect := func(leaving, awaited []string, groups []AwaitingGroup) {
+		t.Helper()
+		update(t, db, func(tx *Tx) error {
+			l, err := tx.Leaving(one)
+			a, err2 := tx.Awaited(one)
+			g, err3 := tx.AwaitingGroups()
+			if !cmp.Equal(l, leaving) || !cmp.Equal(a, awaited) || !cmp.Equal(g, groups) {
+				t.Errorf("leaving %v, awaited %v, groups %v", l, a, g)
+			}
+			return errors.Join(err, err2, err3)
+		})
+	}
+	expect([]string{"a", "b"}, []string{"a", "b"}, []AwaitingGroup{{one, 7}, {two, 8}})
+	update(t, db, func(tx *Tx) error { return errors.Join(tx.DeleteLeaving(one, "a"), tx.DeleteAwaited(one, "a")) })
+	expect([]string{"b"}, []string{"b"}, []AwaitingGroup{{one, 5}, {two, 8}})
+	update(t, db, func(tx *Tx) error { return tx.ForgetMembers(one) })
+	expect(nil, nil, []AwaitingGroup{{two, 8}})
+	update(t, db, func(tx *Tx) error {
+		ids, err := tx.LeavingGroups()
+		if !cmp.Equal(ids, [][]byte{two}) {
+			t.Errorf("groups %v", ids)
 		}
 		return err
 	})
