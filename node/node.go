@@ -29,6 +29,7 @@ import (
 	"github.com/go-xmtp/go-xmtp/node/internal/hub"
 	"github.com/go-xmtp/go-xmtp/node/internal/index"
 	"github.com/go-xmtp/go-xmtp/node/internal/order"
+	"github.com/go-xmtp/go-xmtp/node/internal/retention"
 )
 
 // What can keep a node from starting; compare with [errors.Is].
@@ -82,6 +83,8 @@ type Options struct {
 	Reserve uint64
 	// Limits are what callers and inboxes may do.
 	Limits Limits
+	// Retention is how long messages are kept.
+	Retention Retention
 	// ReadOnly refuses all writes with the text by which clients know that
 	// publishing has been switched off.
 	ReadOnly bool
@@ -139,7 +142,7 @@ func (o *Options) complete() error {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return o.Limits.check()
+	return errors.Join(o.Limits.check(), o.Retention.complete())
 }
 
 // Node is a running node. Its methods are safe for use by several goroutines.
@@ -152,6 +155,7 @@ type Node struct {
 	index     *index.Index
 	order     *order.Embedded
 	limiter   *api.Limiter
+	pruner    *retention.Pruner
 	health    *health.Server
 
 	running    context.Context // its cause is what streams end with
@@ -261,6 +265,7 @@ func (n *Node) start() {
 	if n.history != nil {
 		n.history.serve()
 	}
+	n.pruner = n.startPruner()
 	go n.watch()
 	n.options.Logger.Info("node started", "listen", n.Addr(), "web-listen", n.WebAddr(), "history-listen", n.HistoryAddr(), "tls", n.transport.certs.config != nil, "data", n.options.Data, "ephemeral", n.options.Ephemeral)
 }
@@ -387,12 +392,14 @@ func (n *Node) stop(cause error, grace time.Duration) {
 	n.stopping.Do(func() {
 		n.health.Shutdown()
 		n.endStreams(api.ErrShuttingDown)
+		n.pruner.Stop()
 		n.stopServing(grace)
 		failure := n.order.Close()
 		if cause == nil {
 			cause = failure
 		}
 		if cause == nil {
+			<-n.pruner.Done()
 			cause = n.index.Close()
 		}
 		if cause != nil {

@@ -49,6 +49,8 @@ type Options struct {
 // is built at a time.
 type Index struct {
 	db   *pebble.DB
+	fs   vfs.FS
+	dir  string
 	lock io.Closer
 	room *room
 
@@ -81,6 +83,8 @@ func Open(o Options) (*Index, error) {
 		return nil, err
 	}
 	x := &Index{
+		fs:        o.FS,
+		dir:       o.Dir,
 		lock:      lock,
 		room:      newRoom(o.FS, o.Dir, o.Reserve),
 		logger:    o.Logger,

@@ -43,3 +43,13 @@ func (r *room) check() error {
 	}
 	return nil
 }
+
+// spare tells whether there is room to remove something, which takes a little at
+// first. It asks each time.
+func (r *room) spare() bool {
+	if r.reserve == 0 {
+		return true
+	}
+	usage, err := r.fs.GetDiskUsage(r.dir)
+	return err != nil || usage.AvailBytes >= r.reserve/2
+}
