@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -111,4 +112,55 @@ func (i *inboxes) Set(text string) error {
 		*i = append(*i, entry)
 	}
 	return nil
+}
+
+// An age is a flag of how long something is kept: like a duration, but also in
+// days, and forever.
+type age time.Duration
+
+const day = 24 * time.Hour
+
+func (a *age) Type() string { return "age" }
+
+func (a *age) String() string {
+	switch d := time.Duration(*a); {
+	case d == node.Forever:
+		return "forever"
+	case d == 0:
+		return ""
+	case d%day == 0:
+		return fmt.Sprintf("%dd", d/day)
+	default:
+		return d.String()
+	}
+}
+
+func (a *age) Set(text string) error {
+	if text == "forever" {
+		*a = age(node.Forever)
+		return nil
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n > 0 {
+			*a = age(time.Duration(n) * day)
+			return nil
+		}
+	} else if d, err := time.ParseDuration(text); err == nil && d > 0 {
+		*a = age(d)
+		return nil
+	}
+	return errors.New(`must be how long, such as "30d" or "12h", or forever`)
+}
+
+// retentionFlags are the flags about how long messages are kept.
+type retentionFlags struct{ messages, welcomes age }
+
+func (r *retentionFlags) add(flags *pflag.FlagSet) {
+	r.messages = age(node.Forever)
+	flags.Var(&r.messages, "keep-messages", "how long to keep messages, such as 30d; `age` or forever")
+	flags.Var(&r.welcomes, "keep-welcomes", "how long to keep welcomes; `age` or forever (default 90d with --keep-messages)")
+}
+
+func (r *retentionFlags) retention() node.Retention {
+	return node.Retention{Messages: time.Duration(r.messages), Welcomes: time.Duration(r.welcomes)}
 }

@@ -36,6 +36,7 @@ type nodeSettings struct {
 	logFormat     choice
 	shutdownGrace time.Duration
 	limits        limitFlags
+	retention     retentionFlags
 	chains        chainFlag
 	readOnly      bool
 }
@@ -102,6 +103,7 @@ one stops it at once. Nothing that was accepted is lost either way.`,
 	flags.StringVar(&s.data, "data", defaultFolder("node"), "`directory` that everything is kept in; made if it isn't there")
 	flags.BoolVar(&s.ephemeral, "ephemeral", false, "keep everything in memory only")
 	s.limits.add(flags)
+	s.retention.add(flags)
 	s.chains.add(flags)
 	flags.BoolVar(&s.readOnly, "read-only", false, "refuse everything new, serve what is there")
 	flags.DurationVar(&s.shutdownGrace, "shutdown-grace", 5*time.Second, "how long to wait for calls under way when stopping, such as 5s or 1m")
@@ -145,6 +147,7 @@ func (s *nodeSettings) options(given func(flag string) bool) (node.Options, erro
 		Data:          s.data,
 		Ephemeral:     s.ephemeral,
 		Limits:        s.limits.limits(),
+		Retention:     s.retention.retention(),
 		ReadOnly:      s.readOnly,
 		ShutdownGrace: s.shutdownGrace,
 	}
