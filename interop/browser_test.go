@@ -1,10 +1,22 @@
 package interop
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-xmtp/go-xmtp/interop/official"
+	"github.com/go-xmtp/go-xmtp/node"
 )
 
 // browserScenario is a scenario that leaves pictures of its pages, for whoever looks for
@@ -133,4 +145,106 @@ func TestBrowserRestart(t *testing.T) {
 		equal(t, "installation after the reload", again.InstallationID, alice.InstallationID)
 		equal(t, "texts after the reload", again.Find(group).Texts(), group.Texts())
 	})
+}
+
+// TestBrowserTabs has four clients in one profile with all the streams that an app opens.
+// Over cleartext a browser has six connections for all of them together, which their
+// streams use up: everything else waits then.
+func TestBrowserTabs(t *testing.T) {
+	long(t)
+	t.Parallel()
+	for _, sdk := range browsers {
+		t.Run(string(sdk), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "browser: four clients in one profile over TLS", sdk)
+			cert, key := certificate(t)
+			w.open("https://" + serve(t, node.Options{TLS: node.TLS{CertFile: cert, KeyFile: key}}))
+			takePictures(t, w)
+			var tabs []*official.Client
+			for _, name := range []string{"alice", "bob", "carol", "dave"} {
+				tabs = append(tabs, w.Client(name))
+			}
+			var messages, conversations []*official.LiveStream
+			for _, client := range tabs {
+				messages = append(messages, client.Stream("conversations.streamAllMessages", nil))
+				conversations = append(conversations, client.Stream("conversations.stream", nil))
+			}
+			group := tabs[0].Group(tabs[1:], nil)
+			for i, client := range tabs[1:] {
+				conversations[i+1].WaitConversations(group)
+				// With its first message comes a commit, which is better made one at a time.
+				client.SyncAll()
+				client.Find(group).Send("hello from " + client.Name)
+			}
+			var want []string
+			var burst sync.WaitGroup
+			errs := make([]error, len(tabs))
+			for i, client := range tabs {
+				texts := numbered(client.Name, 25)
+				want = append(want, texts...)
+				theirs := client.Find(group)
+				burst.Go(func() {
+					for _, text := range texts {
+						if errs[i] = theirs.TryCall(nil, "sendText", text); errs[i] != nil {
+							return
+						}
+					}
+				})
+			}
+			burst.Wait()
+			for i, err := range errs {
+				if err != nil {
+					t.Errorf("%s: %v", tabs[i].Name, err)
+				}
+			}
+			for i, client := range tabs {
+				got := messages[i].WaitTexts(want...)
+				for _, writer := range tabs {
+					equal(t, client.Name+" streams "+writer.Name, from(writer.Name, got), numbered(writer.Name, 25))
+				}
+				if n := messages[i].Count("fail") + messages[i].Count("error"); n != 0 {
+					t.Errorf("%s's stream failed %d times", client.Name, n)
+				}
+			}
+		})
+	}
+}
+
+// from picks the numbered texts of one writer.
+func from(writer string, texts []string) []string {
+	all := numbered(writer, 1000)
+	return slices.DeleteFunc(slices.Clone(texts), func(text string) bool { return !slices.Contains(all, text) })
+}
+
+// certificate writes a certificate for this machine that nobody vouches for, and its key.
+func certificate(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	write := func(name, kind string, content []byte) string {
+		path := filepath.Join(folder, name)
+		text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: content})
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", secret)
 }

@@ -176,7 +176,14 @@ func (w *world) start(sdk official.SDK) *official.Process {
 // startNode runs a node in this process and returns its URL.
 func startNode(t *testing.T) string {
 	t.Helper()
-	n, err := node.Start(t.Context(), node.Options{Listen: "127.0.0.1:0", Ephemeral: true})
+	return "http://" + serve(t, node.Options{})
+}
+
+// serve runs a node in memory and returns its address.
+func serve(t *testing.T, options node.Options) string {
+	t.Helper()
+	options.Listen, options.Ephemeral = "127.0.0.1:0", true
+	n, err := node.Start(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +192,7 @@ func startNode(t *testing.T) string {
 			t.Errorf("closing the node: %v", err)
 		}
 	})
-	return "http://" + n.Addr()
+	return n.Addr()
 }
 
 var binary = sync.OnceValues(func() (string, error) {
