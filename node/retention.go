@@ -35,6 +35,18 @@ func (r *Retention) complete() error {
 	return nil
 }
 
+// Removed is what a node has removed since it was started.
+type Removed struct {
+	Messages, Welcomes uint64
+	Bytes              uint64 // of both, without what the store adds
+}
+
+// Removed returns what [Retention] has removed up to now.
+func (n *Node) Removed() Removed { return Removed(n.pruner.Removed()) }
+
+// LimitsHit returns how often each of the [Limits] was hit, by names that don't change.
+func (n *Node) LimitsHit() map[string]uint64 { return n.limiter.Refused() }
+
 func (n *Node) startPruner() *retention.Pruner {
 	return retention.Start(retention.Config{
 		Index:    n.index,
