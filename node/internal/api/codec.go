@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/go-xmtp/go-xmtp/proto/gen/identityapi"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 )
 
 // An element of a list can be 2 bytes in a request and some hundred in memory,
@@ -21,9 +22,14 @@ const (
 	maxFields = 100_000
 	// maxUpdateRequestBytes bounds the one request that has lists in lists.
 	maxUpdateRequestBytes = maxUpdateBytes + 1<<10
+	// maxSubscribeFields leaves room for a Mutate that is refused for its adds
+	// with a status that says so.
+	maxSubscribeFields = 2 * maxAdds
 )
 
-var errTooManyFields = fmt.Errorf("more than %d elements in one request", maxFields)
+func tooManyFields(most int) error {
+	return fmt.Errorf("more than %d elements in one request", most)
+}
 
 // codec is gRPC's for protobuf, but for requests that would cost too much to decode.
 type codec struct{ encoding.CodecV2 }
@@ -47,18 +53,43 @@ func Unmarshal(data []byte, message proto.Message) error {
 	if err := checkUpdateSize(message, len(data), maxUpdateRequestBytes); err != nil {
 		return err
 	}
-	fields := 0
-	for rest := data; len(rest) > 0; fields++ {
-		_, _, n := protowire.ConsumeField(rest)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		if fields == maxFields {
-			return errTooManyFields
-		}
-		rest = rest[n:]
+	depth, most := 0, maxFields
+	if _, ok := message.(*mlsapi.SubscribeRequest); ok {
+		depth, most = 2, maxSubscribeFields
+	}
+	fields, err := countFields(data, depth, most)
+	if err != nil {
+		return err
+	}
+	if fields > most {
+		return tooManyFields(most)
 	}
 	return proto.Unmarshal(data, message)
+}
+
+// countFields counts the fields of a message, and those of the messages in it
+// down to a depth, until there are too many.
+func countFields(message []byte, depth, most int) (count int, err error) {
+	for ; len(message) > 0 && count <= most; count++ {
+		_, kind, tag := protowire.ConsumeTag(message)
+		if tag < 0 {
+			return 0, protowire.ParseError(tag)
+		}
+		_, _, n := protowire.ConsumeField(message)
+		if n < 0 {
+			return 0, protowire.ParseError(n)
+		}
+		if depth > 0 && kind == protowire.BytesType {
+			inner, _ := protowire.ConsumeBytes(message[tag:n])
+			within, err := countFields(inner, depth-1, most-count)
+			if err != nil {
+				return 0, err
+			}
+			count += within
+		}
+		message = message[n:]
+	}
+	return count, nil
 }
 
 // UnmarshalJSON decodes a request in JSON, but one that would cost too much to
@@ -76,7 +107,7 @@ func UnmarshalJSON(data []byte, message proto.Message) error {
 		}
 	}
 	if fields > maxFields {
-		return errTooManyFields
+		return tooManyFields(maxFields)
 	}
 	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, message)
 }

@@ -52,6 +52,8 @@ type Config struct {
 	Verifier identity.ContractVerifier // nil: no access to chains
 	ReadOnly bool
 	Limiter  *Limiter // nil: none
+	// NoSubscribe leaves out the stream whose topics can change.
+	NoSubscribe bool
 	// Running ends, with a cause, when streams have to.
 	Running context.Context
 }

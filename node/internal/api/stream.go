@@ -37,58 +37,56 @@ func subscribe[M any](c *Config, stream grpc.ServerStreamingServer[M], open *ope
 	}
 	subscription.Add(topics...)
 
-	send := func(r *order.Record) error {
-		if r.Number <= cursors[r.Topic] {
-			return nil
+	send := func(records []*order.Record) error {
+		for _, r := range records {
+			if r.Number <= cursors[r.Topic] {
+				continue
+			}
+			message, err := encode(r)
+			if err != nil {
+				return c.reading(ctx, err)
+			}
+			if err := stream.Send(message); err != nil {
+				return err
+			}
+			cursors[r.Topic] = r.Number
 		}
-		message, err := encode(r)
-		if err != nil {
-			return c.reading(ctx, err)
-		}
-		if err := stream.Send(message); err != nil {
-			return err
-		}
-		cursors[r.Topic] = r.Number
 		return nil
+	}
+	// replay sends what is stored of the topics up to a number.
+	replay := func(topics []order.Topic, through uint64) error {
+		from := make([]index.Cursor, len(topics))
+		for i, topic := range topics {
+			from[i] = index.Cursor{Topic: topic, After: cursors[topic]}
+		}
+		stored := c.Index.Merge(from, through)
+		for ctx.Err() == nil {
+			records, done, err := stored.Next(anyTopic, pageLimit, replayBytes)
+			if err != nil {
+				return c.reading(ctx, err)
+			}
+			open.replayed(records)
+			if err := send(records); err != nil || done {
+				return err
+			}
+		}
+		return context.Cause(ctx)
+	}
+	if err := replay(topics, c.Index.Durable()); err != nil {
+		return err
 	}
 	for {
 		news, err := subscription.Next(ctx)
 		if err != nil {
 			return err
 		}
-		for _, topic := range news.Lagging {
-			if err := replay(ctx, c, open, topic, cursors, send); err != nil {
-				return err
-			}
+		if err := send(news.Records); err != nil {
+			return err
 		}
-		for _, r := range news.Records {
-			if err := send(r); err != nil {
-				return err
-			}
+		if err := replay(news.Lagging, news.Through); err != nil {
+			return err
 		}
 	}
 }
 
-// replay sends what is stored of a topic above its cursor.
-func replay(ctx context.Context, c *Config, open *openStream, topic order.Topic, cursors map[order.Topic]uint64, send func(*order.Record) error) error {
-	for ctx.Err() == nil {
-		records, cut, err := c.Index.Records(topic, index.Page{
-			Cursor:   cursors[topic],
-			Limit:    pageLimit,
-			MaxBytes: replayBytes,
-		})
-		if err != nil {
-			return c.reading(ctx, err)
-		}
-		open.replayed(records)
-		for _, r := range records {
-			if err := send(r); err != nil {
-				return err
-			}
-		}
-		if !cut && len(records) < pageLimit {
-			return nil
-		}
-	}
-	return context.Cause(ctx)
-}
+func anyTopic(order.Topic) bool { return true }

@@ -6,6 +6,7 @@ package hub
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/go-xmtp/go-xmtp/node/internal/order"
@@ -60,87 +61,112 @@ type Subscription struct {
 	mu      sync.Mutex
 	queue   []*order.Record
 	bytes   int
-	lagging map[order.Topic]struct{}
+	lagging map[order.Topic]struct{} // not empty: nothing is queued any more
+	through uint64
 }
 
-// Add begins to watch topics. They are lagging at first: the reader takes what
-// is stored from the index, which misses nothing since the topic is already watched.
+// addAtOnce is how many topics are added or removed under one lock, which
+// keeps publishers waiting.
+const addAtOnce = 1024
+
+// Add begins to watch topics. What was stored before the reader takes from the
+// index, after the call: so nothing falls in between.
 func (s *Subscription) Add(topics ...order.Topic) {
-	s.hub.mu.Lock()
-	for _, topic := range topics {
-		subscribers := s.hub.topics[topic]
-		if subscribers == nil {
-			subscribers = map[*Subscription]struct{}{}
-			s.hub.topics[topic] = subscribers
+	for chunk := range slices.Chunk(topics, addAtOnce) {
+		s.hub.mu.Lock()
+		for _, topic := range chunk {
+			subscribers := s.hub.topics[topic]
+			if subscribers == nil {
+				subscribers = map[*Subscription]struct{}{}
+				s.hub.topics[topic] = subscribers
+			}
+			subscribers[s] = struct{}{}
+			s.topics[topic] = struct{}{}
 		}
-		subscribers[s] = struct{}{}
-		s.topics[topic] = struct{}{}
+		s.hub.mu.Unlock()
 	}
-	s.hub.mu.Unlock()
-	s.mu.Lock()
-	for _, topic := range topics {
-		s.lagging[topic] = struct{}{}
-	}
-	s.mu.Unlock()
-	s.signal()
 }
 
-// Close ends the subscription. Next must not be called any more.
+// Remove ends to watch topics. News of them that wait to be taken still come.
+func (s *Subscription) Remove(topics ...order.Topic) {
+	for chunk := range slices.Chunk(topics, addAtOnce) {
+		s.hub.mu.Lock()
+		for _, topic := range chunk {
+			s.hub.leave(topic, s)
+			delete(s.topics, topic)
+		}
+		s.hub.mu.Unlock()
+	}
+}
+
+// Close ends the subscription. Nothing else must be called any more.
 func (s *Subscription) Close() {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	for topic := range s.topics {
-		subscribers := s.hub.topics[topic]
-		delete(subscribers, s)
-		if len(subscribers) == 0 {
-			delete(s.hub.topics, topic)
-		}
+		s.hub.leave(topic, s)
+	}
+}
+
+// leave is called with the lock held.
+func (h *Hub) leave(topic order.Topic, s *Subscription) {
+	subscribers := h.topics[topic]
+	delete(subscribers, s)
+	if len(subscribers) == 0 {
+		delete(h.topics, topic)
 	}
 }
 
 func (s *Subscription) offer(r *order.Record) {
 	s.mu.Lock()
 	size := len(r.Payload) + len(r.Facts)
-	_, behind := s.lagging[r.Topic]
-	switch {
-	case behind:
-	case len(s.queue) >= maxQueued || s.bytes+size > maxQueuedBytes:
+	if len(s.lagging) > 0 || len(s.queue) >= maxQueued || s.bytes+size > maxQueuedBytes {
 		s.lagging[r.Topic] = struct{}{}
-	default:
+	} else {
 		s.queue = append(s.queue, r)
 		s.bytes += size
 	}
+	s.through = r.Number
 	s.mu.Unlock()
-	s.signal()
-}
-
-func (s *Subscription) signal() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-// News is what a subscriber has to deliver: first everything in the lagging
-// topics, read from the index, then the records. Records that were delivered
-// with a lagging topic may come once more; the reader knows by their numbers.
+// News is what a subscriber has to deliver: first the records; then, up to the
+// number Through, everything above those in the lagging topics, which is in the
+// index. Read so, and the lagging topics in the order of their records, all
+// news are in the order of numbers, over all topics.
 type News struct {
-	Lagging []order.Topic
 	Records []*order.Record
+	Lagging []order.Topic
+	Through uint64
+}
+
+// Wake receives when there may be news to take.
+func (s *Subscription) Wake() <-chan struct{} { return s.wake }
+
+// Take returns the news since the last call, and whether there are any.
+func (s *Subscription) Take() (News, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 && len(s.lagging) == 0 {
+		return News{}, false
+	}
+	news := News{Records: s.queue, Through: s.through}
+	for topic := range s.lagging {
+		news.Lagging = append(news.Lagging, topic)
+	}
+	s.queue, s.bytes = nil, 0
+	clear(s.lagging)
+	return news, true
 }
 
 // Next waits for news. The error is the cause of ctx's end.
 func (s *Subscription) Next(ctx context.Context) (News, error) {
 	for {
-		s.mu.Lock()
-		news := News{Records: s.queue}
-		for topic := range s.lagging {
-			news.Lagging = append(news.Lagging, topic)
-		}
-		s.queue, s.bytes = nil, 0
-		clear(s.lagging)
-		s.mu.Unlock()
-		if len(news.Records) > 0 || len(news.Lagging) > 0 {
+		if news, ok := s.Take(); ok {
 			return news, nil
 		}
 		select {
