@@ -2,6 +2,7 @@ package index
 
 import (
 	"fmt"
+	"math"
 	"path/filepath"
 	"testing"
 
@@ -98,4 +99,29 @@ func BenchmarkRecords(b *testing.B) {
 			b.Fatal(len(found))
 		}
 	}
+}
+
+// BenchmarkSweep is what it costs to remove a message, in a store of groups that
+// have some hundred each.
+func BenchmarkSweep(b *testing.B) {
+	const groups, each = 200, 500
+	for b.Loop() {
+		b.StopTimer()
+		x, err := openDir(filepath.Join(b.TempDir(), "data"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := x.Load(oldMessages(groups, each, 1<<10)); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		if removed, _ := sweepAll(b, x, order.GroupMessage, 0, math.MaxUint64); removed.Records != groups*each {
+			b.Fatal(removed)
+		}
+		b.StopTimer()
+		mustClose(b, x)
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*groups*each), "ns/record")
+	b.ReportAllocs()
 }
