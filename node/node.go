@@ -88,6 +88,9 @@ type Options struct {
 	// ReadOnly refuses all writes with the text by which clients know that
 	// publishing has been switched off.
 	ReadOnly bool
+	// NoSubscribe switches the bidirectional Subscribe off, as if it were not there.
+	// Clients that would use it fall back to streams with fixed topics.
+	NoSubscribe bool
 	// ShutdownGrace bounds how long [Node.Shutdown] waits for calls under way;
 	// 5 s if zero.
 	ShutdownGrace time.Duration
@@ -245,15 +248,16 @@ func (n *Node) start() {
 	n.order = order.NewEmbedded(n.index, n.options.Now, h.Publish)
 	n.limiter = api.NewLimiter(n.options.Now, n.options.Logger, api.Limits(n.options.Limits))
 	config := api.Config{
-		Order:    n.order,
-		Index:    n.index,
-		Hub:      h,
-		Now:      n.options.Now,
-		Logger:   n.options.Logger,
-		Verifier: n.options.ContractVerifier,
-		ReadOnly: n.options.ReadOnly,
-		Limiter:  n.limiter,
-		Running:  n.running,
+		Order:       n.order,
+		Index:       n.index,
+		Hub:         h,
+		Now:         n.options.Now,
+		Logger:      n.options.Logger,
+		Verifier:    n.options.ContractVerifier,
+		ReadOnly:    n.options.ReadOnly,
+		NoSubscribe: n.options.NoSubscribe,
+		Limiter:     n.limiter,
+		Running:     n.running,
 	}
 	api.Register(n.transport, config)
 	n.health = health.NewServer()

@@ -39,6 +39,7 @@ type nodeSettings struct {
 	retention     retentionFlags
 	chains        chainFlag
 	readOnly      bool
+	noSubscribe   bool
 }
 
 func newNode() *cobra.Command {
@@ -106,6 +107,7 @@ one stops it at once. Nothing that was accepted is lost either way.`,
 	s.retention.add(flags)
 	s.chains.add(flags)
 	flags.BoolVar(&s.readOnly, "read-only", false, "refuse everything new, serve what is there")
+	flags.BoolVar(&s.noSubscribe, "no-subscribe", false, "don't offer streams whose topics can change; clients use others instead")
 	flags.DurationVar(&s.shutdownGrace, "shutdown-grace", 5*time.Second, "how long to wait for calls under way when stopping, such as 5s or 1m")
 	flags.Var(&s.logLevel, "log-level", "`level` from which on is logged: debug, info, warn or error")
 	flags.Var(&s.logFormat, "log-format", "`format` of the log on standard error: text or json")
@@ -149,6 +151,7 @@ func (s *nodeSettings) options(given func(flag string) bool) (node.Options, erro
 		Limits:        s.limits.limits(),
 		Retention:     s.retention.retention(),
 		ReadOnly:      s.readOnly,
+		NoSubscribe:   s.noSubscribe,
 		ShutdownGrace: s.shutdownGrace,
 	}
 	if s.ephemeral && !given("history-total") {
