@@ -148,8 +148,8 @@ func TestBrowserRestart(t *testing.T) {
 }
 
 // TestBrowserTabs has four clients in one profile with all the streams that an app opens.
-// Over cleartext a browser has six connections for all of them together, which their
-// streams use up: everything else waits then.
+// Over cleartext a browser has six connections for all of them together, and each takes
+// three: the third waits for ever then.
 func TestBrowserTabs(t *testing.T) {
 	long(t)
 	t.Parallel()
