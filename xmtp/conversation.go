@@ -119,7 +119,8 @@ func (c *Client) InboxIDOf(ctx context.Context, address string) (string, error) 
 // DM returns the direct message with a user, given by inbox id or Ethereum
 // address, and creates it if there is none. If both sides have created one, it
 // is the one with the newest message. The error is [ErrNoInbox] if the address
-// never used XMTP.
+// never used XMTP, and a [NotAddedError] if none of the user's devices can be
+// reached.
 func (c *Client) DM(ctx context.Context, user string) (*Conversation, error) {
 	v, err := c.dm(ctx, user)
 	if err != nil {

@@ -71,7 +71,7 @@ func ExampleClient_NewGroup() {
 	trip, err := alice.NewGroup(ctx, xmtp.GroupOptions{
 		Name:         "Trip",
 		Description:  "Where to go in May",
-		Disappearing: xmtp.Disappearing{From: time.Now(), In: 24 * time.Hour},
+		Disappearing: xmtp.Disappearing{In: 24 * time.Hour},
 		Permissions:  xmtp.Permissions{xmtp.PermissionAddMember: xmtp.PolicyAdmins},
 	}, bob.Address(), carol.InboxID())
 	if err != nil {

@@ -262,6 +262,10 @@ func TestGroupChangesThatAreNone(t *testing.T) {
 	if alone := must(alice.NewGroup(ctx, GroupOptions{}))(t); !errors.Is(alone.Leave(ctx), ErrOnlyMember) {
 		t.Error("the only member leaves")
 	}
+	from := must(must(alice.NewGroup(ctx, GroupOptions{Disappearing: Disappearing{In: time.Hour}}))(t).Info(ctx))(t).Disappearing.From
+	if newGroup(GroupOptions{Disappearing: Disappearing{In: -1}}) == nil || time.Since(from) > time.Minute {
+		t.Errorf("disappearing from %v, or before time", from)
+	}
 	// In a direct message both let messages disappear.
 	check(t, dm.SetDisappearing(ctx, Disappearing{In: time.Hour}))
 	check(t, inConversation(t, bob, dm.ID()).SetDisappearing(ctx, Disappearing{}))

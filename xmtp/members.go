@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/go-xmtp/go-xmtp/identity"
 	"github.com/go-xmtp/go-xmtp/mls"
@@ -19,6 +20,7 @@ import (
 type GroupOptions struct {
 	Name, Description, ImageURL, AppData string
 
+	// Disappearing without a From begins now.
 	Disappearing Disappearing
 
 	// Permissions are those that differ from AllMembersPermissions.
@@ -26,7 +28,7 @@ type GroupOptions struct {
 }
 
 // state makes the state of a group that we create.
-func (o GroupOptions) state(creator string) (*protocol.GroupState, error) {
+func (o GroupOptions) state(creator string, now time.Time) (*protocol.GroupState, error) {
 	state := protocol.NewGroup(creator)
 	for name, value := range map[string]string{
 		protocol.AttributeName:        o.Name,
@@ -39,8 +41,12 @@ func (o GroupOptions) state(creator string) (*protocol.GroupState, error) {
 		}
 		state.Mutable.Attributes[name] = value
 	}
-	if d := o.Disappearing.native(); d.On() {
-		state.Mutable.SetDisappearing(d)
+	d, err := o.Disappearing.since(now)
+	if err != nil {
+		return nil, err
+	}
+	if d.On() {
+		state.Mutable.SetDisappearing(d.native())
 	}
 	return state, o.Permissions.change(state.Permissions)
 }
@@ -61,7 +67,7 @@ func (c *Client) NewGroup(ctx context.Context, o GroupOptions, users ...string) 
 }
 
 func (c *Client) newGroup(ctx context.Context, o GroupOptions, users []string) (*Conversation, error) {
-	state, err := o.state(c.inboxID)
+	state, err := o.state(c.inboxID, c.options.now())
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,17 @@ type Disappearing struct {
 // On tells whether messages disappear.
 func (d Disappearing) On() bool { return d.native().On() }
 
+// since completes what a caller asks for.
+func (d Disappearing) since(now time.Time) (Disappearing, error) {
+	if d.In < 0 {
+		return d, fmt.Errorf("messages can't disappear in %v", d.In)
+	}
+	if d.From.IsZero() && d.In > 0 {
+		d.From = now
+	}
+	return d, nil
+}
+
 func (d Disappearing) native() (n protocol.Disappearing) {
 	if !d.From.IsZero() {
 		n.From = d.From.UnixNano()
@@ -151,11 +162,9 @@ func (v *Conversation) setAttributes(ctx context.Context, attributes map[string]
 // not affected. Without a From it is now. Who may is said by
 // [PermissionDisappearing]; in a direct message both.
 func (v *Conversation) SetDisappearing(ctx context.Context, d Disappearing) error {
-	if d.In < 0 {
-		return fmt.Errorf("xmtp: messages can't disappear in %v", d.In)
-	}
-	if d.From.IsZero() && d.In > 0 {
-		d.From = v.client.options.now()
+	d, err := d.since(v.client.options.now())
+	if err != nil {
+		return fmt.Errorf("xmtp: %w", err)
 	}
 	m := protocol.MutableMetadata{Attributes: map[string]string{}}
 	m.SetDisappearing(d.native())
