@@ -45,13 +45,9 @@ func prepare(fs vfs.FS, dir string) (fresh bool, lock io.Closer, err error) {
 			return false, nil, fmt.Errorf("making the data directory: %w", err)
 		}
 	}
-	lock, err = pebble.LockDirectory(dir, fs)
+	lock, err = lockDirectory(fs, dir)
 	if err != nil {
-		// The lock file can't be made, or it can't be had.
-		if pathError := (*iofs.PathError)(nil); errors.As(err, &pathError) {
-			return false, nil, fmt.Errorf("locking the data directory: %w", err)
-		}
-		return false, nil, fmt.Errorf("%w: %w", ErrInUse, err)
+		return false, nil, err
 	}
 	// Another process may have been here until now.
 	fresh, err = inspect(fs, dir)
@@ -64,6 +60,18 @@ func prepare(fs vfs.FS, dir string) (fresh bool, lock io.Closer, err error) {
 	return fresh, lock, nil
 }
 
+func lockDirectory(fs vfs.FS, dir string) (io.Closer, error) {
+	lock, err := pebble.LockDirectory(dir, fs)
+	if err == nil {
+		return lock, nil
+	}
+	// The lock file can't be made, or it can't be had.
+	if pathError := (*iofs.PathError)(nil); errors.As(err, &pathError) {
+		return nil, fmt.Errorf("locking the data directory: %w", err)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrInUse, err)
+}
+
 // inspect looks without touching.
 func inspect(fs vfs.FS, dir string) (fresh bool, err error) {
 	names, err := fs.List(dir)
@@ -74,6 +82,9 @@ func inspect(fs vfs.FS, dir string) (fresh bool, err error) {
 		return false, fmt.Errorf("reading the data directory: %w", err)
 	}
 	if !slices.Contains(names, formatName) {
+		if slices.Contains(names, markName) {
+			return false, fmt.Errorf("%w: it is a backup that was not finished", ErrForeign)
+		}
 		begun := slices.Contains(names, formatTemp)
 		for _, name := range names {
 			// What a start that was cut short leaves behind.
@@ -124,11 +135,7 @@ func makeDirectory(fs vfs.FS, dir string) error {
 
 // begin marks the directory as one that is going to be ours.
 func begin(fs vfs.FS, dir string) error {
-	f, err := fs.Create(fs.PathJoin(dir, formatTemp), vfs.WriteCategoryUnspecified)
-	if err == nil {
-		_, err = fmt.Fprintf(f, "%s%d\n", formatHead, formatVersion)
-		err = errors.Join(err, f.Sync(), f.Close())
-	}
+	err := writeFile(fs, fs.PathJoin(dir, formatTemp), fmt.Sprintf("%s%d\n", formatHead, formatVersion))
 	if err == nil {
 		err = syncDirectory(fs, dir)
 	}

@@ -570,7 +570,9 @@ func TestFormat1(t *testing.T) {
 	}
 	checkInbox(t, x, alice, alice)
 	checkInbox(t, x, bob, alice)
-	outcomes := newWriter(t, x).publish(message("group", "one"), create(t, alice), add(t, 2, alice, bob), keyPackage("installation", "old", 1), revoke(t, 3, alice, bob))
+	again := add(t, 2, alice, bob)
+	again.Payload = []byte("add 2") // as it was stored
+	outcomes := newWriter(t, x).publish(message("group", "one"), create(t, alice), again, keyPackage("installation", "old", 1), revoke(t, 3, alice, bob))
 	if outcomes[0].Number != 3 || outcomes[1].Err == nil || outcomes[2].Number != 4 || outcomes[3].Err == nil || outcomes[4].Number != 7 {
 		t.Errorf("outcomes %+v", outcomes)
 	}

@@ -16,6 +16,8 @@ import (
 // would try again, panic or go on. The failure is reported and the writing
 // goroutine stays where it is until the process ends.
 //
+// A snapshot is no part of the store: it may fail.
+//
 // Tables of an open store are an exception when the disk is full. They are made
 // from what is in the log, under another name at each try.
 type failStop struct {
@@ -29,6 +31,9 @@ const tableRetry = time.Second
 func (f *failStop) check(name string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if strings.HasPrefix(name, f.index.snapshots) {
+		return err
 	}
 	if vfs.IsNoSpaceError(err) && strings.HasSuffix(name, ".sst") && f.index.serving.Load() {
 		time.Sleep(tableRetry)

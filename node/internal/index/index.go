@@ -21,6 +21,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -43,6 +44,9 @@ type Options struct {
 	Reserve uint64
 	// OnFailure is called, from any goroutine, when the store can't go on.
 	OnFailure func(error)
+	// Now is the clock; [time.Now] if nil. It tells after which number to go on
+	// when the directory is a backup.
+	Now func() time.Time
 }
 
 // Index is safe for use by several goroutines, but for batches, of which one
@@ -53,6 +57,9 @@ type Index struct {
 	dir  string
 	lock io.Closer
 	room *room
+
+	snapshots     string // directory of snapshots
+	snapshotCount atomic.Uint64
 
 	logger    *slog.Logger
 	onFailure func(error)
@@ -82,10 +89,23 @@ func Open(o Options) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{
+	x := newIndex(o, lock)
+	now := time.Now
+	if o.Now != nil {
+		now = o.Now
+	}
+	if err := x.open(o.FS, o.Dir, fresh, now()); err != nil {
+		return nil, errors.Join(err, x.release())
+	}
+	return x, nil
+}
+
+func newIndex(o Options, lock io.Closer) *Index {
+	return &Index{
 		fs:        o.FS,
 		dir:       o.Dir,
 		lock:      lock,
+		snapshots: o.FS.PathJoin(o.Dir, snapshotsName),
 		room:      newRoom(o.FS, o.Dir, o.Reserve),
 		logger:    o.Logger,
 		onFailure: o.OnFailure,
@@ -93,18 +113,12 @@ func Open(o Options) (*Index, error) {
 		broken:    make(chan struct{}),
 		advanced:  make(chan struct{}),
 	}
-	if err := x.open(o.FS, o.Dir, fresh); err != nil {
-		return nil, errors.Join(err, x.release())
-	}
-	return x, nil
 }
 
-func (x *Index) open(fs vfs.FS, dir string, fresh bool) error {
-	cache := pebble.NewCache(64 << 20)
-	defer cache.Unref()
+// pebbleOptions are those of the store, without a cache.
+func (x *Index) pebbleOptions() *pebble.Options {
 	options := &pebble.Options{
-		FS:                 &failStop{fs, x},
-		Cache:              cache,
+		FS:                 &failStop{x.fs, x},
 		FormatMajorVersion: pebble.FormatNewest,
 		MemTableSize:       16 << 20,
 		// Two of them would let a burst wait for a flush.
@@ -124,6 +138,14 @@ func (x *Index) open(fs vfs.FS, dir string, fresh bool) error {
 		level.FilterPolicy = bloom.FilterPolicy(10)
 		level.BlockSize = 16 << 10
 	}
+	return options
+}
+
+func (x *Index) open(fs vfs.FS, dir string, fresh bool, now time.Time) error {
+	cache := pebble.NewCache(64 << 20)
+	defer cache.Unref()
+	options := x.pebbleOptions()
+	options.Cache = cache
 	store := fs.PathJoin(dir, storeName)
 	if !fresh {
 		if err := x.check(fs, store, options); err != nil {
@@ -135,9 +157,16 @@ func (x *Index) open(fs vfs.FS, dir string, fresh bool) error {
 		return fmt.Errorf("opening the store: %w", err)
 	}
 	x.db = db
-	newest, err := x.meta()
+	err = x.afterMark(fs, dir, now)
+	var newest meta
+	if err == nil {
+		newest, err = x.meta()
+	}
 	if err == nil && fresh {
 		err = finish(fs, dir)
+	}
+	if err == nil {
+		err = fs.RemoveAll(x.snapshots)
 	}
 	x.serving.Store(true)
 	if err == nil {
@@ -166,10 +195,7 @@ func (x *Index) check(fs vfs.FS, store string, options *pebble.Options) error {
 	if !slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(name, ".log") }) {
 		return fmt.Errorf("%w: the store's log is missing", ErrDamaged)
 	}
-	options = options.Clone()
-	options.FS = readOnly{fs}
-	options.ReadOnly = true
-	db, err := x.openStore(store, options)
+	db, err := x.openReadOnly(fs, store, options)
 	if err == nil {
 		err = errors.Join(checkBatches(db), x.hasFailed(), db.Close())
 	}
@@ -180,6 +206,13 @@ func (x *Index) check(fs vfs.FS, store string, options *pebble.Options) error {
 		return fmt.Errorf("reading the store: %w", err)
 	}
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
+func (x *Index) openReadOnly(fs vfs.FS, store string, options *pebble.Options) (*pebble.DB, error) {
+	options = options.Clone()
+	options.FS = readOnly{fs}
+	options.ReadOnly = true
+	return x.openStore(store, options)
 }
 
 // checkBatches tells whether a batch is missing before one that is there, which

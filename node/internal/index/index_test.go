@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/encoding/protowire"
 	"pgregory.net/rapid"
 
 	"github.com/go-xmtp/go-xmtp/identity"
@@ -470,7 +471,7 @@ func inboxOf(owner *identity.WalletKey) string {
 }
 
 // update makes a record of a verified update. The payload stands for the
-// serialized update; the index doesn't look into it.
+// serialized update, of which the index looks only for signatures of contracts.
 func update(t tester, inbox string, at int64, payload string, actions []identity.Action, signers ...*identity.WalletKey) *order.Record {
 	t.Helper()
 	request, err := identity.NewSignatureRequest(inbox, time.Unix(at, 0), actions...)
@@ -501,7 +502,7 @@ func update(t tester, inbox string, at int64, payload string, actions []identity
 	return &order.Record{
 		Topic:   order.Topic{Kind: order.IdentityUpdate, ID: string(id)},
 		Facts:   facts,
-		Payload: []byte(payload),
+		Payload: protowire.AppendString(protowire.AppendTag(nil, 1000, protowire.BytesType), payload),
 	}
 }
 
@@ -666,7 +667,9 @@ func TestInboxLogLimits(t *testing.T) {
 		w := newWriter(t, x)
 		alice, bob := wallet(1), wallet(2)
 		sized := func(r *order.Record, size int) *order.Record {
-			r.Payload = append(r.Payload, make([]byte, size-len(r.Payload))...)
+			// A field that nobody knows: 2 bytes of tag, 3 of length.
+			padding := make([]byte, size-len(r.Payload)-5)
+			r.Payload = protowire.AppendBytes(protowire.AppendTag(r.Payload, 1000, protowire.BytesType), padding)
 			return r
 		}
 		first, second := sized(create(t, alice), maxInboxLogBytes/2), sized(add(t, 2, alice, bob), maxInboxLogBytes/2+1)
