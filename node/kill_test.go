@@ -32,6 +32,7 @@ func init() {
 	err := map[string]func(string) error{
 		"node":                runNode,
 		"failing-write":       endsCleanly,
+		"failing-retention":   endsCleanlyRemoving,
 		"full-from-the-start": opensWithRoom,
 		"damaged-table":       endsDamaged,
 	}[name](argument)

@@ -15,6 +15,7 @@ import (
 	"github.com/go-xmtp/go-xmtp/node"
 	"github.com/go-xmtp/go-xmtp/proto/gen/associations"
 	"github.com/go-xmtp/go-xmtp/proto/gen/identityapi"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 )
 
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
@@ -208,4 +209,44 @@ func TestLimits_InboxQuota(t *testing.T) {
 
 func publishRequest(update *associations.IdentityUpdate) *identityapi.PublishIdentityUpdateRequest {
 	return &identityapi.PublishIdentityUpdateRequest{IdentityUpdate: update}
+}
+
+// The topics of a stream that changes cost when they are added, and it counts as
+// one of its caller's streams.
+func TestLimits_Subscribe(t *testing.T) {
+	t.Parallel()
+	clk := newClock()
+	n, ctx := start(t, node.Options{Limits: node.Limits{Rates: true, StreamsPerAddress: 1}, Now: clk.now}), short(t)
+	c := dial(t, n)
+	s := must(c.mls.Subscribe(ctx))(t)
+	must(s.Recv())(t) // it has started
+	other, err := groupLog.open(ctx, c)
+	if err == nil {
+		_, err = other.next()
+	}
+	wantStatus(t, err, codes.ResourceExhausted, "1 streams are open from 127.0.0.1: no more are served")
+
+	// 1 for each stream, 1 and 20 topics each for a Mutate.
+	mutate := &mlsapi.SubscribeRequest_V1_Mutate{}
+	for range 100_000 {
+		mutate.Adds = append(mutate.Adds, &mlsapi.SubscribeRequest_V1_Mutate_Subscription{Topic: append([]byte{0}, newGroupID()...)})
+	}
+	for id := range uint64(4) {
+		mutate.MutateId = id + 1
+		if err := s.Send(&mlsapi.SubscribeRequest{Version: &mlsapi.SubscribeRequest_V1_{V1: &mlsapi.SubscribeRequest_V1{
+			Request: &mlsapi.SubscribeRequest_V1_Mutate_{Mutate: mutate},
+		}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for err = nil; err == nil; {
+		_, err = s.Recv()
+	}
+	wantStatus(t, err, codes.ResourceExhausted, "5001 exceeds rate limit R127.0.0.1DEF")
+	if got := strings.Join(s.Trailer().Get("retry-after"), " "); got == "" {
+		t.Error("nobody said when to come back")
+	}
+	if hit := n.LimitsHit(); hit["reads"] != 1 || hit["streams"] != 1 {
+		t.Errorf("counted: %v", hit)
+	}
 }

@@ -3,13 +3,17 @@ package node_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	iofs "io/fs"
 	"iter"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -321,4 +325,49 @@ func TestRetention_Publishing(t *testing.T) {
 	} else {
 		t.Logf("CHECK retention: disk space of %d MiB of messages after they were removed: %d MiB, of which %d MiB were kept or are new", payloads>>20, size>>20, left>>20)
 	}
+}
+
+// A write that fails while messages are removed ends the node, though nobody
+// publishes anything, and whenever that is.
+func TestFailedRetention(t *testing.T) {
+	t.Parallel()
+	if out, err := helper(within(t, 2*time.Minute), "failing-retention", "").Output(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func endsCleanlyRemoving(string) error {
+	mem := vfs.NewMem()
+	var armed atomic.Bool
+	fs := &hookFS{mem, func(op, path string) error {
+		if armed.Load() && op == "write" && strings.HasSuffix(path, ".log") {
+			return &iofs.PathError{Op: op, Path: path, Err: syscall.EIO}
+		}
+		return nil
+	}}
+	x, err := index.Open(index.Options{FS: mem, Dir: "/data", Logger: discard, OnFailure: func(error) {}})
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if err := errors.Join(x.Load(oldMessages(100, 500, 100, now.Add(-time.Hour), now)), x.Close()); err != nil {
+		return err
+	}
+	n, err := launch(node.Options{Data: "/data", Retention: node.Retention{Messages: time.Nanosecond}}.On(fs))
+	if err != nil {
+		return err
+	}
+	armed.Store(true)
+	select {
+	case <-n.Done():
+	case <-time.After(time.Minute):
+		return errors.New("the node did not end")
+	}
+	if err := n.Err(); !errors.Is(err, syscall.EIO) {
+		return fmt.Errorf("the node ended with %w", err)
+	}
+	if err := n.Close(); !errors.Is(err, syscall.EIO) {
+		return fmt.Errorf("Close: %w", err)
+	}
+	return nil
 }

@@ -62,8 +62,10 @@ func TestSweep(t *testing.T) {
 		w := newWriter(t, x)
 		m := &pruneModel{stored: map[order.Topic][]*order.Record{}, ever: map[uint64]*order.Record{}, after: map[order.Kind]uint64{}}
 		var underWay []*Sweep
-		var removing func(*rapid.T, *Sweep) bool
-		removing = func(t *rapid.T, s *Sweep) bool {
+		// A reader of all topics, where it began, and what it has read.
+		var reader *Merge
+		var from, delivered uint64
+		removing := func(t *rapid.T, s *Sweep) bool {
 			_, done, err := s.Next()
 			if err != nil {
 				t.Fatalf("Next: %v", err)
@@ -148,6 +150,40 @@ func TestSweep(t *testing.T) {
 				}
 				underWay = nil
 			},
+			"read on": func(t *rapid.T) {
+				if reader == nil {
+					from = rapid.Uint64Range(0, w.number).Draw(t, "from")
+					var cursors []Cursor
+					for topic := range m.stored {
+						cursors = append(cursors, Cursor{topic, from})
+					}
+					reader, delivered = x.Merge(cursors, x.Durable()), from
+				}
+				got, done, err := reader.Next(func(order.Topic) bool { return true }, rapid.IntRange(1, 40).Draw(t, "limit"), math.MaxInt)
+				if err != nil {
+					t.Fatalf("Merge: %v", err)
+				}
+				skipped := func(after, before uint64) {
+					for topic, list := range m.stored {
+						for _, r := range list {
+							if r.Number > after && r.Number < before && r.Number <= reader.through {
+								t.Fatalf("%v: %d was not delivered", topic, r.Number)
+							}
+						}
+					}
+				}
+				for _, r := range got {
+					if was := m.ever[r.Number]; was == nil || !sameRecord(r, was) || r.Number <= delivered {
+						t.Fatalf("delivered %d after %d", r.Number, delivered)
+					}
+					skipped(delivered, r.Number)
+					delivered = r.Number
+				}
+				if done {
+					skipped(delivered, math.MaxUint64)
+					reader = nil
+				}
+			},
 			"compact": func(t *rapid.T) {
 				if err := x.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false); err != nil {
 					t.Fatalf("Compact: %v", err)
@@ -162,7 +198,7 @@ func TestSweep(t *testing.T) {
 				if w = newWriter(t, x); w.number != number {
 					t.Fatalf("the newest number is %d, was %d", w.number, number)
 				}
-				underWay, m.after = nil, map[order.Kind]uint64{}
+				underWay, reader, m.after = nil, nil, map[order.Kind]uint64{}
 				for topic, list := range m.stored {
 					want := numbers(list)
 					m.stored[topic] = nil
