@@ -271,12 +271,3 @@ func TestR1(t *testing.T) {
 	_, err = c.mls.GetIdentityUpdates(ctx, &mlsapi.GetIdentityUpdatesRequest{AccountAddresses: []string{"0x"}})
 	wantCode(t, err, codes.Unimplemented)
 }
-
-// X15: the stream with changing topics is not served yet: clients fall back on UNIMPLEMENTED.
-func TestX15(t *testing.T) {
-	t.Parallel()
-	c, ctx := connect(t), short(t)
-	s := must(c.mls.Subscribe(ctx))(t)
-	_, err := s.Recv()
-	wantCode(t, err, codes.Unimplemented)
-}
