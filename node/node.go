@@ -16,9 +16,11 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
@@ -70,7 +72,14 @@ type Options struct {
 	HistoryListen string
 	// History is what the history service keeps.
 	History History
-	// TLS is for all addresses. The zero value is cleartext.
+	// MetricsListen is an address for whoever runs the node, in cleartext: /metrics
+	// (Prometheus), /healthz and /readyz. There is none if it is empty. It tells
+	// nothing of anybody, but how much is going on: it is not for strangers.
+	MetricsListen string
+	// TracerProvider takes a span of OpenTelemetry for each call, without payloads,
+	// topics or addresses. There is none if it is nil.
+	TracerProvider trace.TracerProvider
+	// TLS is for all addresses but MetricsListen. The zero value is cleartext.
 	TLS TLS
 	// Reflection tells anybody which services there are, by gRPC's reflection.
 	Reflection bool
@@ -160,6 +169,9 @@ type Node struct {
 	limiter   *api.Limiter
 	pruner    *retention.Pruner
 	health    *health.Server
+	operator  *operator
+	control   *control
+	started   atomic.Bool
 
 	running    context.Context // its cause is what streams end with
 	endStreams context.CancelCauseFunc
@@ -186,6 +198,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	var ports []net.Listener
 	abandon := func(err error) error {
 		n.endStreams(nil)
+		n.operator.stop()
 		for _, port := range ports {
 			port.Close()
 		}
@@ -220,12 +233,20 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		}
 		ports = append(ports, historyPort)
 	}
+	if o.MetricsListen != "" {
+		port, err := listen(ctx, "MetricsListen", o.MetricsListen)
+		if err != nil {
+			return nil, abandon(err)
+		}
+		n.operator = n.startOperator(port)
+	}
 	n.index, err = index.Open(index.Options{
 		FS:        o.fs,
 		Dir:       o.Data,
 		Logger:    o.Logger,
 		Reserve:   o.Reserve,
 		OnFailure: n.fail,
+		Now:       o.Now,
 	})
 	if err != nil {
 		return nil, abandon(fmt.Errorf("node: data directory %s: %w", o.Data, err))
@@ -245,7 +266,11 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 // start sets everything going that has to be ended again.
 func (n *Node) start() {
 	h := hub.New()
-	n.order = order.NewEmbedded(n.index, n.options.Now, h.Publish)
+	calls, records := n.observe()
+	n.order = order.NewEmbedded(n.index, n.options.Now, func(batch []*order.Record) {
+		h.Publish(batch)
+		records.Count(batch)
+	})
 	n.limiter = api.NewLimiter(n.options.Now, n.options.Logger, api.Limits(n.options.Limits))
 	config := api.Config{
 		Order:       n.order,
@@ -259,6 +284,10 @@ func (n *Node) start() {
 		Limiter:     n.limiter,
 		Running:     n.running,
 	}
+	if n.options.TracerProvider != nil {
+		config.Order = tracedOrder{n.order, n.options.TracerProvider.Tracer(tracerName)}
+	}
+	n.transport.calls = calls
 	api.Register(n.transport, config)
 	n.health = health.NewServer()
 	healthgrpc.RegisterHealthServer(n.transport, watched{n.health, n.running})
@@ -270,8 +299,11 @@ func (n *Node) start() {
 		n.history.serve()
 	}
 	n.pruner = n.startPruner()
+	n.control = n.startControl()
+	n.measure(h.Topics)
+	n.started.Store(true)
 	go n.watch()
-	n.options.Logger.Info("node started", "listen", n.Addr(), "web-listen", n.WebAddr(), "history-listen", n.HistoryAddr(), "tls", n.transport.certs.config != nil, "data", n.options.Data, "ephemeral", n.options.Ephemeral)
+	n.options.Logger.Info("node started", "listen", n.Addr(), "web-listen", n.WebAddr(), "history-listen", n.HistoryAddr(), "metrics-listen", n.MetricsAddr(), "tls", n.transport.certs.config != nil, "data", n.options.Data, "ephemeral", n.options.Ephemeral)
 }
 
 // watched is the health service, whose streams end with the node, as all do.
@@ -398,6 +430,7 @@ func (n *Node) stop(cause error, grace time.Duration) {
 		n.endStreams(api.ErrShuttingDown)
 		n.pruner.Stop()
 		n.stopServing(grace)
+		n.control.stop()
 		failure := n.order.Close()
 		if cause == nil {
 			cause = failure
@@ -413,6 +446,7 @@ func (n *Node) stop(cause error, grace time.Duration) {
 		} else {
 			n.options.Logger.Info("node ended")
 		}
+		n.operator.stop()
 		close(n.done)
 	})
 	<-n.done

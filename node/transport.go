@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-xmtp/go-xmtp/node/internal/api"
 	"github.com/go-xmtp/go-xmtp/node/internal/front"
+	"github.com/go-xmtp/go-xmtp/node/internal/observe"
 	"github.com/go-xmtp/go-xmtp/node/internal/web"
 )
 
@@ -77,6 +78,7 @@ type transport struct {
 	grpc   *grpc.Server
 	web    *web.Handler
 	http   *http.Server
+	calls  *observe.Calls
 	failed chan error // receives the first failure
 	ended  sync.WaitGroup
 }
@@ -144,8 +146,8 @@ func (t *transport) GetServiceInfo() map[string]grpc.ServiceInfo { return t.grpc
 
 // RegisterService adds a service for all clients; see [grpc.ServiceRegistrar].
 func (t *transport) RegisterService(service *grpc.ServiceDesc, implementation any) {
-	t.grpc.RegisterService(service, implementation)
-	t.web.RegisterService(service, implementation)
+	t.grpc.RegisterService(t.calls.Service(service, observe.GRPC), implementation)
+	t.web.RegisterService(t.calls.Service(service, observe.Web), implementation)
 }
 
 // serve takes connections until stop, or until it sends why it can't.

@@ -41,6 +41,13 @@ func (h *Hub) Publish(records []*order.Record) {
 	}
 }
 
+// Topics returns how many topics somebody watches.
+func (h *Hub) Topics() int {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return len(h.topics)
+}
+
 // Subscribe returns a subscription without topics. Close it.
 func (h *Hub) Subscribe() *Subscription {
 	return &Subscription{

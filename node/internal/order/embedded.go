@@ -139,6 +139,9 @@ func (e *Embedded) Append(ctx context.Context, records ...*Record) ([]Outcome, e
 	}
 }
 
+// Waiting returns how many requests wait to be ordered.
+func (e *Embedded) Waiting() int { return len(e.requests) }
+
 // Close refuses new records, makes those that were taken durable and returns
 // when the goroutines have ended, or at once if the order has failed: the store
 // may hold them then. It returns the error that ended the order, if any.
