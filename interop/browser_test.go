@@ -158,7 +158,7 @@ func TestBrowserTabs(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, "browser: four clients in one profile over TLS", sdk)
 			cert, key := certificate(t)
-			w.open("https://" + serve(t, node.Options{TLS: node.TLS{CertFile: cert, KeyFile: key}}))
+			w.open("https://" + serve(t, node.Options{TLS: node.TLS{CertFile: cert, KeyFile: key}}).Addr())
 			takePictures(t, w)
 			var tabs []*official.Client
 			for _, name := range []string{"alice", "bob", "carol", "dave"} {

@@ -115,6 +115,8 @@ type world struct {
 	tools *official.Toolchain
 	sdk   official.SDK
 	url   string
+	// history is the URL of the node's history service.
+	history string
 }
 
 // scenario runs a test with clients of each SDK on a node in memory.
@@ -125,7 +127,9 @@ func scenario(t *testing.T, name string, sdks []official.SDK, run func(t *testin
 		t.Run(string(sdk), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, name, sdk)
-			w.open(startNode(t))
+			n := serve(t, node.Options{HistoryListen: "127.0.0.1:0"})
+			w.history = "http://" + n.HistoryAddr()
+			w.open("http://" + n.Addr())
 			run(t, w)
 		})
 	}
@@ -173,14 +177,8 @@ func (w *world) start(sdk official.SDK) *official.Process {
 	return official.StartProcess(w.t, w.tools, sdk, w.url)
 }
 
-// startNode runs a node in this process and returns its URL.
-func startNode(t *testing.T) string {
-	t.Helper()
-	return "http://" + serve(t, node.Options{})
-}
-
-// serve runs a node in memory and returns its address.
-func serve(t *testing.T, options node.Options) string {
+// serve runs a node in memory.
+func serve(t *testing.T, options node.Options) *node.Node {
 	t.Helper()
 	options.Listen, options.Ephemeral = "127.0.0.1:0", true
 	n, err := node.Start(t.Context(), options)
@@ -192,7 +190,7 @@ func serve(t *testing.T, options node.Options) string {
 			t.Errorf("closing the node: %v", err)
 		}
 	})
-	return n.Addr()
+	return n
 }
 
 var binary = sync.OnceValues(func() (string, error) {
