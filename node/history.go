@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +56,14 @@ func (h *History) complete(ephemeral bool) error {
 		h.Keep = DefaultHistoryKeep
 	}
 	return nil
+}
+
+// historyTLS leaves out HTTP/2: archives are single files, and official clients ask
+// for them over HTTP/1.1.
+func historyTLS(c *tls.Config) *tls.Config {
+	c = c.Clone()
+	c.NextProtos = slices.DeleteFunc(slices.Clone(c.NextProtos), func(protocol string) bool { return protocol == "h2" })
+	return c
 }
 
 // historyServer is the history service on its port. It is nil if there is none.

@@ -25,10 +25,12 @@ func visit(t *testing.T, n *node.Node, method, path, body string, header ...stri
 	if err != nil {
 		t.Fatal(err)
 	}
+	// So that what isn't wanted isn't sent: that would meet a closed connection.
+	request.Header.Set("Expect", "100-continue")
 	for i := 0; i < len(header); i += 2 {
 		request.Header.Set(header[i], header[i+1])
 	}
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport := &http.Transport{DisableKeepAlives: true, ExpectContinueTimeout: time.Minute}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
 		t.Fatal(err)
@@ -111,6 +113,33 @@ func TestHistoryLimits(t *testing.T) {
 		if code, text := visit(t, n, "POST", "/upload", large, "X-Forwarded-For", test.from); code != test.want {
 			t.Errorf("from %q: %d: %s", test.from, code, text)
 		}
+	}
+}
+
+// TestHistoryTLS: the service has the node's certificate, for HTTP/1.1 only.
+func TestHistoryTLS(t *testing.T) {
+	t.Parallel()
+	n, a := startTLS(t, node.Options{HistoryListen: anyPort})
+	client := webTLS(t, a, "h2", "http/1.1")
+	response, err := client.Post("https://"+n.HistoryAddr()+"/upload", "", strings.NewReader("archive"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	id, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK || response.ProtoMajor != 1 {
+		t.Fatalf("%s %s: %s, %v", response.Proto, response.Status, id, err)
+	}
+	response, err = client.Get("https://" + n.HistoryAddr() + "/files/" + string(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if got, err := io.ReadAll(response.Body); string(got) != "archive" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if code, _ := visit(t, n, "GET", "/", ""); code != http.StatusBadRequest {
+		t.Errorf("without TLS: %d", code)
 	}
 }
 

@@ -229,7 +229,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 			return nil, abandon(err)
 		}
 		if certs.config != nil {
-			historyPort = tls.NewListener(historyPort, certs.config)
+			historyPort = tls.NewListener(historyPort, historyTLS(certs.config))
 		}
 		ports = append(ports, historyPort)
 	}
