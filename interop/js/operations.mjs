@@ -9,11 +9,11 @@
 //   {"id":1,"result":…} | {"id":1,"error":{"name":…,"message":…}} | {"stream":3,"event":…,"value":…}
 //
 // A stream goes by the id of the request that opened it. Arguments are plain JSON, with
-// {"$bytes":base64}, {"$signer":key}, {"$bigint":decimal} and {"$ref":name} for what JSON can't say. Answers
+// {"$bytes":base64}, {"$signer":key,"contract":{…}}, {"$bigint":decimal} and {"$ref":name} for what JSON can't say. Answers
 // hold bytes as base64 and bigints as decimal strings.
 
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
-import { toBytes } from "viem";
+import { serializeErc6492Signature, toBytes } from "viem";
 
 function toBase64(bytes) {
   let text = "";
@@ -26,15 +26,23 @@ function toBase64(bytes) {
 
 const fromBase64 = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
-function signerOf(key) {
+// An account that is a key, or a contract that a key owns. The signature of a contract
+// that is yet to be created says how that is done.
+function signerOf(key, contract) {
   const account = privateKeyToAccount(key);
+  const address = contract?.address ?? account.address.toLowerCase();
   return {
-    type: "EOA",
-    getIdentifier: () => ({
-      identifier: account.address.toLowerCase(),
-      identifierKind: 0,
-    }),
-    signMessage: async (message) => toBytes(await account.signMessage({ message })),
+    type: contract ? "SCW" : "EOA",
+    getIdentifier: () => ({ identifier: address, identifierKind: 0 }),
+    getChainId: () => BigInt(contract.chainId),
+    signMessage: async (message) => {
+      const signature = await account.signMessage({ message });
+      return toBytes(
+        contract?.factory
+          ? serializeErc6492Signature({ address: contract.factory, data: contract.order, signature })
+          : signature,
+      );
+    },
   };
 }
 
@@ -64,7 +72,7 @@ export function responder(sdk, about, write) {
     if (Array.isArray(value)) return value.map(decode);
     if (value === null || typeof value !== "object") return value;
     if ("$bytes" in value) return fromBase64(value.$bytes);
-    if ("$signer" in value) return signerOf(value.$signer);
+    if ("$signer" in value) return signerOf(value.$signer, value.contract);
     if ("$bigint" in value) return BigInt(value.$bigint);
     if ("$ref" in value) return named(value.$ref);
     return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, decode(v)]));
@@ -130,11 +138,11 @@ export function responder(sdk, about, write) {
       address: privateKeyToAccount(key).address.toLowerCase(),
     }),
 
-    create: async ({ client, key, options }) =>
-      keep(client, await sdk.Client.create(signerOf(key), decode(options))),
+    create: async ({ client, key, contract, options }) =>
+      keep(client, await sdk.Client.create(signerOf(key, contract), decode(options))),
 
-    build: async ({ client, address, options }) =>
-      keep(client, await sdk.Client.build({ identifier: address, identifierKind: 0 }, decode(options))),
+    build: async ({ client, address, kind = 0, options }) =>
+      keep(client, await sdk.Client.build({ identifier: address, identifierKind: kind }, decode(options))),
 
     async call(request) {
       const [owner, member] = await resolve(request);

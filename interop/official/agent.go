@@ -121,7 +121,9 @@ type Request struct {
 	As           string         `json:"as,omitempty"` // name to keep the result under
 	Client       string         `json:"client,omitempty"`
 	Key          string         `json:"key,omitempty"`
+	Contract     *Contract      `json:"contract,omitempty"`
 	Address      string         `json:"address,omitempty"`
+	Kind         int            `json:"kind,omitempty"` // of the identifier that Address is
 	Options      map[string]any `json:"options,omitempty"`
 	Texts        []string       `json:"texts,omitempty"`
 	Stream       int            `json:"stream,omitempty"`

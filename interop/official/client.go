@@ -69,6 +69,17 @@ func (process *Process) Try(request Request, out any) error {
 type Wallet struct {
 	Key     string `json:"key"`     // 0x and 64 hex digits
 	Address string `json:"address"` // 0x and 40 hex digits, lower case
+	// Contract is set if the account is a contract, which the key owns.
+	Contract *Contract `json:"-"`
+}
+
+// Contract is a wallet that is a contract. With a factory it is yet to be created, by
+// a call of the factory with the order.
+type Contract struct {
+	Address string `json:"address"` // 0x and 40 hex digits, lower case
+	ChainID uint64 `json:"chainId"`
+	Factory string `json:"factory,omitempty"`
+	Order   string `json:"order,omitempty"` // 0x and hex digits
 }
 
 // Wallet makes a new account.
@@ -119,7 +130,7 @@ func (process *Process) Installation(name string, wallet Wallet, options ...Opti
 func (process *Process) TryInstallation(name string, wallet Wallet, options ...Option) (*Client, error) {
 	database := fmt.Sprintf("%s-%d.db3", name, process.names.Add(1))
 	client := &Client{Process: process, Name: name, Wallet: wallet, database: filepath.Join(process.folder, database)}
-	request := Request{Op: "create", Client: name, Key: wallet.Key, Options: client.options(options)}
+	request := Request{Op: "create", Client: name, Key: wallet.Key, Contract: wallet.Contract, Options: client.options(options)}
 	return client, process.Try(request, client)
 }
 
@@ -187,7 +198,9 @@ func (wallet Wallet) Identifier() map[string]any {
 }
 
 // Signer is the account as an argument that asks for a signer.
-func (wallet Wallet) Signer() map[string]any { return map[string]any{"$signer": wallet.Key} }
+func (wallet Wallet) Signer() map[string]any {
+	return map[string]any{"$signer": wallet.Key, "contract": wallet.Contract}
+}
 
 // Bytes is an argument that asks for a Uint8Array.
 func Bytes(b []byte) map[string]any { return map[string]any{"$bytes": b} }
