@@ -87,8 +87,8 @@ func TestGroupPermissions(t *testing.T) {
 			nil, attribute("_mood")("x"), nil, nil},
 	} {
 		for j, set := range slices.Sorted(maps.Keys(sets)) {
-			if !proof && (i+j)%len(sets) > 1 {
-				continue // two of them
+			if !proof && (i+j)%len(sets) > 0 {
+				continue // one of them
 			}
 			permissions := sets[set]
 			t.Run(rule.name+", "+set, func(t *testing.T) {
