@@ -124,9 +124,7 @@ func (f *Front) decide(conn net.Conn) (*Listener, net.Conn) {
 		return nil, nil
 	}
 	to, decided := f.route(conn)
-	if to == nil || conn.SetDeadline(time.Time{}) != nil {
-		return nil, nil
-	}
+	_ = conn.SetDeadline(time.Time{}) // fails if it was closed, which its reader will see
 	return to, decided
 }
 
@@ -139,18 +137,39 @@ func (f *Front) route(conn net.Conn) (*Listener, net.Conn) {
 
 // sniff looks at the first bytes.
 func (f *Front) sniff(conn net.Conn) (*Listener, net.Conn) {
+	if head, ok, err := peek(conn); ok {
+		if err != nil {
+			return nil, nil
+		}
+		return f.speaks(head), conn
+	}
 	head := make([]byte, 0, len(preface))
 	for {
 		n, err := conn.Read(head[len(head):cap(head)])
 		head = head[:len(head)+n]
-		switch {
-		case !bytes.HasPrefix([]byte(preface), head):
-			return f.web, &replayed{conn, head}
-		case len(head) == len(preface):
-			return f.grpc, &replayed{conn, head}
-		case err != nil:
+		if decided(head) {
+			return f.speaks(head), &replayed{conn, head}
+		}
+		if err != nil {
 			return nil, nil
 		}
+	}
+}
+
+// decided tells whether the first bytes of a connection are enough.
+func decided(head []byte) bool {
+	return len(head) == len(preface) || !bytes.HasPrefix([]byte(preface), head)
+}
+
+// speaks returns who speaks what begins so; nobody if that is not decided.
+func (f *Front) speaks(head []byte) *Listener {
+	switch {
+	case !decided(head):
+		return nil
+	case string(head) == preface:
+		return f.grpc
+	default:
+		return f.web
 	}
 }
 
