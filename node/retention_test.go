@@ -8,6 +8,7 @@ import (
 	iofs "io/fs"
 	"iter"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -191,7 +192,7 @@ func oldMessages(groups, each, size int, from, until time.Time) iter.Seq[*order.
 	return func(yield func(*order.Record) bool) {
 		for g := range groups {
 			var id [16]byte
-			binary.BigEndian.PutUint64(id[:], uint64(g))
+			binary.BigEndian.PutUint64(id[:], uint64(g)*(math.MaxUint64/uint64(groups))) // among the others
 			for i := range each {
 				number := uint64(1 + i*groups + g)
 				payload := make([]byte, size)

@@ -14,7 +14,7 @@ import (
 // What one step of a sweep does at most, so that neither writers nor the end of
 // the node wait for it.
 const (
-	sweepRecords = 256
+	sweepRecords = 128
 	sweepBytes   = 1 << 20
 	sweepSeeks   = 256
 	// sweepRun is how many neighbours are removed as one range: to readers a range

@@ -18,10 +18,11 @@ const (
 	// messages are kept hardly longer than asked, and a sweep, which looks at all
 	// topics, is rare.
 	minPause, maxPause = time.Second, time.Hour
-	// restFactor is how many times as long as a step the sweep rests after it, so
-	// that four fifths of the time belong to others.
-	restFactor = 4
-	minRest    = time.Millisecond
+	// sweepRest and reclaimRest are how many times as long as a step the pruner
+	// rests after it, so that most of the time belongs to others.
+	sweepRest   = 5
+	reclaimRest = 3
+	minRest     = time.Millisecond
 	// reclaimBytes and reclaimShare of the store are what has to be removed before
 	// its space is given back, which means to write what is beside it anew: so that
 	// is at most so many times as much.
@@ -136,7 +137,7 @@ func (p *Pruner) sweep(ctx context.Context, k *kind) {
 			k.after = sweep.Reached()
 			break
 		}
-		if !wait(ctx, max(minRest, restFactor*time.Since(step))) {
+		if !wait(ctx, max(minRest, sweepRest*time.Since(step))) {
 			return
 		}
 	}
@@ -161,7 +162,7 @@ func (p *Pruner) reclaim(ctx context.Context) {
 			p.config.Logger.Info("space of old records given back", "before", before, "after", p.config.Index.Size(), "took", time.Since(started))
 			break
 		}
-		if !wait(ctx, max(minRest, time.Since(step))) {
+		if !wait(ctx, max(minRest, reclaimRest*time.Since(step))) {
 			return
 		}
 	}
