@@ -111,6 +111,69 @@ func BenchmarkDelivery(b *testing.B) {
 	}
 }
 
+// How fast messages reach a stream that has some topics, as they are published.
+func BenchmarkStream(b *testing.B) {
+	const messages, batch = 10_000, 50
+	for _, kind := range []string{"SubscribeGroupMessages", "Subscribe"} {
+		b.Run(kind, func(b *testing.B) {
+			n, ctx := start(b, node.Options{}), b.Context()
+			c, reader, body := dial(b, n), dial(b, n), string(make([]byte, 256))
+			groups := make([][]byte, 10)
+			var filters []filter
+			var topics []*mlsapi.SubscribeRequest_V1_Mutate_Subscription
+			for i := range groups {
+				groups[i] = newGroupID()
+				filters = append(filters, filter{topic: groups[i]})
+				topics = append(topics, groupLog.add(groups[i], 0))
+			}
+			var read func() error // until all messages of a round have come
+			if kind == "Subscribe" {
+				s := openSubscribe(ctx, b, reader)
+				s.mutate(adds(1, topics...))
+				s.wave(1)
+				read = func() error {
+					for got := 0; got < messages; {
+						res, err := s.Recv()
+						if err != nil {
+							return err
+						}
+						got += len(res.GetV1().GetMessages().GetGroupMessages())
+					}
+					return nil
+				}
+			} else {
+				s := must(groupLog.open(ctx, reader, filters...))(b)
+				read = func() error {
+					for range messages {
+						if _, err := s.next(); err != nil {
+							return err
+						}
+					}
+					return nil
+				}
+			}
+			number := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				var reading errgroup.Group
+				reading.Go(read)
+				for range messages / batch {
+					var payloads [][]byte
+					for range batch {
+						number++
+						payloads = append(payloads, application(groups[number%len(groups)], fmt.Sprint(number, body)))
+					}
+					must(c.mls.SendGroupMessages(ctx, groupRequest(payloads...)))(b)
+				}
+				if err := reading.Wait(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(messages)*float64(b.N)/b.Elapsed().Seconds(), "messages/s")
+		})
+	}
+}
+
 // starts starts a node and stops it again, n times, and returns how long the
 // starts took, sorted.
 func starts(t testing.TB, options node.Options, n int) []time.Duration {
