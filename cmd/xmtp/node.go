@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/go-xmtp/go-xmtp/node"
 )
@@ -40,10 +41,14 @@ type nodeSettings struct {
 	chains        chainFlag
 	readOnly      bool
 	noSubscribe   bool
+	metricsListen optionalAddress
+	traces        collectorURL
+
+	level *slog.LevelVar // set by options
 }
 
-func newNode() *cobra.Command {
-	s := nodeSettings{
+func newNodeSettings() *nodeSettings {
+	return &nodeSettings{
 		listen:        node.DefaultListen,
 		webListen:     node.DefaultWebListen,
 		historyListen: node.DefaultHistoryListen,
@@ -52,7 +57,11 @@ func newNode() *cobra.Command {
 		logLevel:      choice{"info", []string{"debug", "info", "warn", "error"}},
 		logFormat:     choice{"text", []string{"text", "json"}},
 	}
-	var config string
+}
+
+func newNode() *cobra.Command {
+	s := newNodeSettings()
+	var config *string
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run a node that official XMTP apps and SDKs can use",
@@ -65,7 +74,8 @@ its name in capitals with _ for -, or in a TOML file given by --config, under
 its name. A flag wins over the environment, the environment over the file.
 
 Ctrl-C or SIGTERM stops the node once the calls under way are done; a second
-one stops it at once. Nothing that was accepted is lost either way.`,
+one stops it at once. Nothing that was accepted is lost either way. SIGHUP makes
+it read its settings again, of which limits and the log level take effect.`,
 		Example: `  xmtp node                              on ports 5556 to 5558, data in your home folder
   xmtp node --ephemeral                  everything in memory, gone at the end
   xmtp node --listen 0.0.0.0:5556        reachable from other machines
@@ -75,19 +85,26 @@ one stops it at once. Nothing that was accepted is lost either way.`,
   xmtp node --config node.toml           with lines such as  data = "/srv/xmtp"`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := complete(cmd.Flags(), config, os.LookupEnv); err != nil {
+			if err := complete(cmd.Flags(), *config, os.LookupEnv); err != nil {
 				return usageError{err}
 			}
 			options, err := s.options(cmd.Flags().Changed)
 			if err != nil {
 				return usageError{err}
 			}
-			return s.run(cmd.Context(), options)
+			return s.run(cmd.Context(), options, newReloader(cmd.Flags(), s.level, options.Logger))
 		},
 	}
-	flags := cmd.Flags()
-	flags.SortFlags = false
-	flags.StringVar(&config, configFlag, "", "TOML `file` with settings")
+	cmd.Flags().SortFlags = false
+	config = s.flags(cmd.Flags())
+	cmd.AddCommand(newBackup(), newVerify(), newStats(), newExport())
+	return cmd
+}
+
+// flags adds the flags of all settings, and the one for the file with settings.
+func (s *nodeSettings) flags(flags *pflag.FlagSet) (config *string) {
+	config = new(string)
+	flags.StringVar(config, configFlag, "", "TOML `file` with settings")
 	flags.Var(&s.listen, "listen", "`host:port` for all clients; port 0 takes a free one")
 	flags.Var(&s.webListen, "web-listen", "second `host:port`, where SDKs in browsers look; off for none")
 	flags.Var(&s.historyListen, "history-listen", "`host:port` where devices leave encrypted history for each other; off for none")
@@ -109,9 +126,11 @@ one stops it at once. Nothing that was accepted is lost either way.`,
 	flags.BoolVar(&s.readOnly, "read-only", false, "refuse everything new, serve what is there")
 	flags.BoolVar(&s.noSubscribe, "no-subscribe", false, "don't offer streams whose topics can change; clients use others instead")
 	flags.DurationVar(&s.shutdownGrace, "shutdown-grace", 5*time.Second, "how long to wait for calls under way when stopping, such as 5s or 1m")
+	flags.Var(&s.metricsListen, "metrics-listen", "`host:port` for whoever runs the node: /metrics, /healthz, /readyz; off for none")
+	flags.Var(&s.traces, "traces", "`URL` of an OpenTelemetry collector (OTLP over gRPC) to send traces to; off for none")
 	flags.Var(&s.logLevel, "log-level", "`level` from which on is logged: debug, info, warn or error")
 	flags.Var(&s.logFormat, "log-format", "`format` of the log on standard error: text or json")
-	return cmd
+	return config
 }
 
 // defaultFolder is where programs of this system keep a user's data; "" if the
@@ -152,6 +171,7 @@ func (s *nodeSettings) options(given func(flag string) bool) (node.Options, erro
 		Retention:     s.retention.retention(),
 		ReadOnly:      s.readOnly,
 		NoSubscribe:   s.noSubscribe,
+		MetricsListen: string(s.metricsListen),
 		ShutdownGrace: s.shutdownGrace,
 	}
 	if s.ephemeral && !given("history-total") {
@@ -180,11 +200,11 @@ func (s *nodeSettings) options(given func(flag string) bool) (node.Options, erro
 	if s.historyKeep <= 0 {
 		return o, fmt.Errorf("--history-keep must be more than 0, but is %v", s.historyKeep)
 	}
-	level := new(slog.LevelVar)
-	if err := level.UnmarshalText([]byte(s.logLevel.value)); err != nil {
+	s.level = new(slog.LevelVar)
+	if err := s.level.UnmarshalText([]byte(s.logLevel.value)); err != nil {
 		return o, err
 	}
-	handler := slog.HandlerOptions{Level: level}
+	handler := slog.HandlerOptions{Level: s.level}
 	if s.logFormat.value == "json" {
 		o.Logger = slog.New(slog.NewJSONHandler(os.Stderr, &handler))
 	} else {
@@ -201,7 +221,18 @@ func (s *nodeSettings) options(given func(flag string) bool) (node.Options, erro
 }
 
 // run serves until a signal or a failure ends it.
-func (s *nodeSettings) run(ctx context.Context, o node.Options) error {
+func (s *nodeSettings) run(ctx context.Context, o node.Options, settings *reloader) error {
+	if s.traces != "" {
+		provider, stop, err := startTraces(string(s.traces), o.Logger)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		o.TracerProvider = provider
+	}
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGHUP)
+	defer signal.Stop(again)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -210,12 +241,17 @@ func (s *nodeSettings) run(ctx context.Context, o node.Options) error {
 	if err != nil {
 		return explain(err, o)
 	}
-	select {
-	case <-n.Done():
-		return n.Err()
-	case <-signals:
-		o.Logger.Info("stopping; once more stops at once", "grace", o.ShutdownGrace)
+	for running := true; running; {
+		select {
+		case <-n.Done():
+			return n.Err()
+		case <-again:
+			settings.reload(n)
+		case <-signals:
+			running = false
+		}
 	}
+	o.Logger.Info("stopping; once more stops at once", "grace", o.ShutdownGrace)
 	atOnce, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -241,6 +277,8 @@ func explain(err error, o node.Options) error {
 				flag = "--web-listen"
 			case "HistoryListen":
 				flag = "--history-listen"
+			case "MetricsListen":
+				flag = "--metrics-listen"
 			}
 		}
 		advice = "Another program, perhaps another node, listens there. Stop it, or choose another port:\n  xmtp node " + flag + " " + nextPort(addr)

@@ -15,11 +15,40 @@ import (
 
 const (
 	// markName is a file that says that newer records than those of the store may
-	// have been seen by clients. What it holds is for people.
+	// have been seen by clients, and through which number the store goes.
 	markName = "BACKUP"
 	// snapshotsName is the directory of what Snapshot has made.
 	snapshotsName = "snapshots"
 )
+
+// markText is what the file says. Whoever copies a directory in another way can
+// make an empty file of the name.
+const markText = "backup of %s through number %d"
+
+// checkMark tells whether records are missing that the directory had as a backup.
+func (x *Index) checkMark(db *pebble.DB) error {
+	mark, err := readFile(x.fs, x.fs.PathJoin(x.dir, markName))
+	if isNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the mark of a backup: %w", err)
+	}
+	value, err := get(db, metaKey)
+	if err != nil {
+		return err
+	}
+	newest, err := parseMeta(value)
+	if err != nil {
+		return err
+	}
+	var made string
+	var number uint64
+	if _, err := fmt.Sscanf(string(mark), markText, &made, &number); err == nil && newest.number < number {
+		return fmt.Errorf("%w: the backup had everything through number %d, but now it ends with %d", ErrDamaged, number, newest.number)
+	}
+	return nil
+}
 
 // jump is by how much numbers go up at least when a node is started from a
 // backup. It counts only where clocks are wrong: see [afterBackup].
@@ -149,7 +178,7 @@ func (x *Index) Backup(ctx context.Context, to string, now time.Time) (err error
 		return err
 	}
 	// First, so that an unfinished copy is no store.
-	mark := fmt.Sprintf("backup of %s, through number %d\n", now.UTC().Format(time.RFC3339), x.Durable())
+	mark := fmt.Sprintf(markText+"\n", now.UTC().Format(time.RFC3339), x.Durable())
 	if err := writeFile(fs, fs.PathJoin(to, markName), mark); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/go-cmp/cmp"
 )
 
 func openReadOnly(t *testing.T, fs vfs.FS, dir string) *Index {
@@ -144,6 +145,39 @@ func TestUnfinishedBackup(t *testing.T) {
 	}
 	if _, err := fs.Stat("/nothing"); !isNotExist(err) {
 		t.Error("it was made")
+	}
+}
+
+// A backup that has lost its newest records is refused, and left as it is.
+func TestShortenedBackup(t *testing.T) {
+	fs := vfs.NewMem()
+	x := open(t, fs)
+	newWriter(t, x).publish(message("g", "one"))
+	mustClose(t, x)
+	if err := openReadOnly(t, fs, "/data").Backup(t.Context(), "/backup", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	names, err := fs.List("/backup/store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".log") {
+			write(t, fs, "/backup/store/"+name, nil)
+		}
+	}
+	before := listing(t, fs, "/backup")
+	options := Options{FS: fs, Dir: "/backup", Logger: slog.New(slog.DiscardHandler), OnFailure: func(err error) { t.Error(err) }}
+	if _, err := OpenReadOnly(options); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "through number 1, but now it ends with 0") {
+		t.Errorf("for reading: %v", err)
+	}
+	if _, err := Open(options); !errors.Is(err, ErrDamaged) {
+		t.Errorf("for writing: %v", err)
+	}
+	after := listing(t, fs, "/backup")
+	delete(after, "/backup/LOCK")
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -197,7 +197,7 @@ func (x *Index) check(fs vfs.FS, store string, options *pebble.Options) error {
 	}
 	db, err := x.openReadOnly(fs, store, options)
 	if err == nil {
-		err = errors.Join(checkBatches(db), x.hasFailed(), db.Close())
+		err = errors.Join(checkBatches(db), x.checkMark(db), x.hasFailed(), db.Close())
 	}
 	switch {
 	case err == nil || errors.Is(err, ErrDamaged):
