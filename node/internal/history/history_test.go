@@ -75,7 +75,8 @@ func empty(t testing.TB) *vfs.MemFS {
 
 // do sends a request from an address without a network.
 func do(s *Service, method, target, from string, body io.Reader, headers ...string) *http.Response {
-	r := httptest.NewRequest(method, "http://history", body)
+	r := httptest.NewRequest("GET", "http://history", body)
+	r.Method = method
 	r.URL.Path = target
 	r.RemoteAddr = from
 	for i := 0; i < len(headers); i += 2 {
