@@ -24,8 +24,11 @@ type member interface {
 	inboxID() string
 	join(id string) // sync, and find the group
 	sync()          // read what is new of it
-	seen() seen     // what the client shows of it
+	try(op operation, whom, value string) error
+	say(text string) error
+	seen() seen // what the client shows of it
 	transcript() []*content.GroupUpdated
+	texts() []string
 	epoch() string
 }
 
@@ -50,7 +53,7 @@ type seenMember struct {
 type operation struct {
 	name   string
 	ours   func(v ours, whom, value string) error
-	theirs func(c *official.Conversation, whom, value string)
+	theirs func(c *official.Conversation, whom, value string) error
 	want   func(s seen, whom, value string) bool
 }
 
@@ -63,64 +66,70 @@ const (
 // The operations: those that undo others follow them.
 var operations = []operation{
 	{"name", func(v ours, _, value string) error { return v.SetName(v.t.Context(), value) },
-		func(c *official.Conversation, _, value string) { c.Call(nil, "updateName", value) },
+		func(c *official.Conversation, _, value string) error { return c.TryCall(nil, "updateName", value) },
 		func(s seen, _, value string) bool { return s.Name == value }},
 	{"description", func(v ours, _, value string) error { return v.SetDescription(v.t.Context(), value) },
-		func(c *official.Conversation, _, value string) { c.Call(nil, "updateDescription", value) },
+		func(c *official.Conversation, _, value string) error {
+			return c.TryCall(nil, "updateDescription", value)
+		},
 		func(s seen, _, value string) bool { return s.Description == value }},
 	{"image", func(v ours, _, value string) error { return v.SetImageURL(v.t.Context(), "https://example.org/"+value) },
-		func(c *official.Conversation, _, value string) {
-			c.Call(nil, "updateImageUrl", "https://example.org/"+value)
+		func(c *official.Conversation, _, value string) error {
+			return c.TryCall(nil, "updateImageUrl", "https://example.org/"+value)
 		},
 		func(s seen, _, value string) bool { return s.ImageURL == "https://example.org/"+value }},
 	{"app data", func(v ours, _, value string) error { return v.SetAppData(v.t.Context(), value) },
-		func(c *official.Conversation, _, value string) { c.Call(nil, "updateAppData", value) },
+		func(c *official.Conversation, _, value string) error { return c.TryCall(nil, "updateAppData", value) },
 		func(s seen, _, value string) bool { return s.AppData == value }},
 	{"disappearing on", func(v ours, _, value string) error {
 		return v.SetDisappearing(v.t.Context(), xmtp.Disappearing{From: time.Unix(0, 5), In: time.Hour})
-	}, func(c *official.Conversation, _, value string) {
-		c.Call(nil, "updateMessageDisappearingSettings", bigint(5), bigint(int64(time.Hour)))
+	}, func(c *official.Conversation, _, value string) error {
+		return c.TryCall(nil, "updateMessageDisappearingSettings", bigint(5), bigint(int64(time.Hour)))
 	}, func(s seen, _, _ string) bool { return s.Disappearing == [2]int64{5, int64(time.Hour)} }},
 	{"disappearing off", func(v ours, _, _ string) error { return v.SetDisappearing(v.t.Context(), xmtp.Disappearing{}) },
-		func(c *official.Conversation, _, _ string) { c.Call(nil, "removeMessageDisappearingSettings") },
+		func(c *official.Conversation, _, _ string) error {
+			return c.TryCall(nil, "removeMessageDisappearingSettings")
+		},
 		func(s seen, _, _ string) bool { return s.Disappearing == [2]int64{} }},
 	{"add a member", func(v ours, whom, _ string) error { return v.AddMembers(v.t.Context(), whom) },
-		func(c *official.Conversation, whom, _ string) { c.Call(nil, "addMembers", []string{whom}) },
+		func(c *official.Conversation, whom, _ string) error {
+			return c.TryCall(nil, "addMembers", []string{whom})
+		},
 		func(s seen, whom, _ string) bool { return s.Members[whom].Installations == 1 }},
 	{"add an admin", func(v ours, whom, _ string) error { return v.AddAdmin(v.t.Context(), whom) },
-		func(c *official.Conversation, whom, _ string) { c.Call(nil, "addAdmin", whom) },
+		func(c *official.Conversation, whom, _ string) error { return c.TryCall(nil, "addAdmin", whom) },
 		func(s seen, whom, _ string) bool {
 			return slices.Contains(s.Admins, whom) && s.Members[whom].Level == 1
 		}},
 	{"remove an admin", func(v ours, whom, _ string) error { return v.RemoveAdmin(v.t.Context(), whom) },
-		func(c *official.Conversation, whom, _ string) { c.Call(nil, "removeAdmin", whom) },
+		func(c *official.Conversation, whom, _ string) error { return c.TryCall(nil, "removeAdmin", whom) },
 		func(s seen, whom, _ string) bool {
 			return !slices.Contains(s.Admins, whom) && s.Members[whom].Level == 0
 		}},
 	{"add a super admin", func(v ours, whom, _ string) error { return v.AddSuperAdmin(v.t.Context(), whom) },
-		func(c *official.Conversation, whom, _ string) { c.Call(nil, "addSuperAdmin", whom) },
+		func(c *official.Conversation, whom, _ string) error { return c.TryCall(nil, "addSuperAdmin", whom) },
 		func(s seen, whom, _ string) bool {
 			return slices.Contains(s.SuperAdmins, whom) && s.Members[whom].Level == 2
 		}},
 	{"remove a super admin", func(v ours, whom, _ string) error { return v.RemoveSuperAdmin(v.t.Context(), whom) },
-		func(c *official.Conversation, whom, _ string) { c.Call(nil, "removeSuperAdmin", whom) },
+		func(c *official.Conversation, whom, _ string) error { return c.TryCall(nil, "removeSuperAdmin", whom) },
 		func(s seen, whom, _ string) bool { return !slices.Contains(s.SuperAdmins, whom) }},
 	{"remove a member", func(v ours, whom, _ string) error { return v.RemoveMembers(v.t.Context(), whom) },
-		func(c *official.Conversation, whom, _ string) { c.Call(nil, "removeMembers", []string{whom}) },
+		func(c *official.Conversation, whom, _ string) error {
+			return c.TryCall(nil, "removeMembers", []string{whom})
+		},
 		func(s seen, whom, _ string) bool { _, in := s.Members[whom]; return !in }},
 	{"permissions", func(v ours, _, _ string) error {
 		return v.SetPermissions(v.t.Context(), xmtp.Permissions{xmtp.PermissionAddMember: xmtp.PolicyDeny, xmtp.PermissionDescription: xmtp.PolicySuperAdmins})
-	}, func(c *official.Conversation, _, _ string) {
-		c.Call(nil, "updatePermission", updateAddMember, deny)
-		c.Call(nil, "updatePermission", updateMetadata, onlySuperAdmins, fieldDescription)
+	}, func(c *official.Conversation, _, _ string) error {
+		return errors.Join(c.TryCall(nil, "updatePermission", updateAddMember, deny), c.TryCall(nil, "updatePermission", updateMetadata, onlySuperAdmins, fieldDescription))
 	}, func(s seen, _, _ string) bool {
 		return s.Preset == 2 && s.Policies["addMemberPolicy"] == deny && s.Policies["updateGroupDescriptionPolicy"] == onlySuperAdmins
 	}},
 	{"permissions of everybody", func(v ours, _, _ string) error {
 		return v.SetPermissions(v.t.Context(), xmtp.AllMembersPermissions())
-	}, func(c *official.Conversation, _, _ string) {
-		c.Call(nil, "updatePermission", updateAddMember, allow)
-		c.Call(nil, "updatePermission", updateMetadata, allow, fieldDescription)
+	}, func(c *official.Conversation, _, _ string) error {
+		return errors.Join(c.TryCall(nil, "updatePermission", updateAddMember, allow), c.TryCall(nil, "updatePermission", updateMetadata, allow, fieldDescription))
 	}, func(s seen, _, _ string) bool { return s.Preset == 0 && s.Policies["addMemberPolicy"] == allow }},
 }
 
@@ -136,6 +145,15 @@ type goMember struct {
 func (m *goMember) inboxID() string { return m.client.InboxID() }
 func (m *goMember) join(id string)  { m.view = find(m.t, m.client, id) }
 func (m *goMember) sync()           { m.t.Helper(); m.view.sync() }
+
+func (m *goMember) try(op operation, whom, value string) error { return op.ours(m.view, whom, value) }
+
+func (m *goMember) texts() []string { m.t.Helper(); return m.view.texts() }
+
+func (m *goMember) say(text string) error {
+	_, err := m.view.SendText(m.t.Context(), text)
+	return err
+}
 
 func (m *goMember) epoch() string {
 	m.t.Helper()
@@ -204,6 +222,14 @@ func (m *officialMember) join(id string) {
 	m.client.SyncAll()
 	m.view = m.client.Find(&official.Conversation{ID: id})
 }
+
+func (m *officialMember) try(op operation, whom, value string) error {
+	return op.theirs(m.view, whom, value)
+}
+
+func (m *officialMember) texts() []string { m.t.Helper(); return m.view.Texts() }
+
+func (m *officialMember) say(text string) error { return m.view.TryCall(nil, "sendText", text) }
 
 func (m *officialMember) epoch() string {
 	m.t.Helper()
@@ -379,13 +405,8 @@ func createFor(t *testing.T, creator member, others ...member) {
 // perform lets a member do something.
 func perform(t *testing.T, actor member, op operation, whom, value string) {
 	t.Helper()
-	switch m := actor.(type) {
-	case *goMember:
-		if err := op.ours(m.view, whom, value); err != nil {
-			t.Fatalf("%s by Go: %v", op.name, err)
-		}
-	case *officialMember:
-		op.theirs(m.view, whom, value)
+	if err := actor.try(op, whom, value); err != nil {
+		t.Fatalf("%s: %v", op.name, err)
 	}
 }
 

@@ -170,6 +170,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"Go", "groups with official clients, created by either side, members come and go", stepOfficial, "interop", "TestGoGroup|TestGoCreatesGroup"},
 	{"Go", "streams with official clients", stepOfficial, "interop", "TestGoStream"},
 	{"Go", "every operation on groups, by either side, in groups of either", stepOfficial, "interop", "TestGoGroupOperations|TestGoGroupMatrix"},
+	{"Go", "five Go and five official clients at random end with one group", stepOfficial, "interop", "TestGoMixedGroup"},
 	{"Go", "permissions of either side bind the other", stepOfficial, "interop", "TestGoGroupPermissions"},
 	{"Go", "leaving, done by the other side's client", stepOfficial, "interop", "TestGoGroupLeave"},
 	{"Go", "minimum version, welcome pointers, disappearing messages of a DM", stepOfficial, "interop", "TestGoMinimumVersion|TestGoWelcomePointers|TestGoDMDisappearing"},
