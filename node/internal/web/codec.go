@@ -88,7 +88,7 @@ func (h *Handler) unmarshalProto(data []byte, message any) error {
 		return tooLarge("received", len(data), h.MaxBytes)
 	}
 	if err := h.Unmarshal(data, message.(proto.Message)); err != nil {
-		return status.Errorf(codes.Internal, "grpc: error unmarshalling request: %v", err)
+		return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
 	}
 	return nil
 }
