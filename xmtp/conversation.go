@@ -281,7 +281,11 @@ func (g *group) settleAll(ctx context.Context) error {
 	if err != nil || last == 0 {
 		return err
 	}
-	return g.settle(ctx, last)
+	err = g.settle(ctx, last)
+	if errors.As(err, new(*NotAddedError)) {
+		return nil // it is settled, and who asked is not here
+	}
+	return err
 }
 
 // Sync publishes what waits in the outbox and reads what is new in the
