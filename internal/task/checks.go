@@ -175,6 +175,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"Go", "streams with official clients", stepOfficial, "interop", "TestGoStream"},
 	{"Go", "every operation on groups, by either side, in groups of either", stepOfficial, "interop", "TestGoGroupOperations|TestGoGroupMatrix"},
 	{"Go", "five Go and five official clients at random end with one group", stepOfficial, "interop", "TestGoMixedGroup"},
+	{"Go", "commits that break the rules are refused by both sides alike", stepOfficial, "interop", "TestGoMaliciousCommits"},
 	{"Go", "permissions of either side bind the other", stepOfficial, "interop", "TestGoGroupPermissions"},
 	{"Go", "leaving, done by the other side's client", stepOfficial, "interop", "TestGoGroupLeave"},
 	{"Go", "minimum version, welcome pointers, disappearing messages of a DM", stepOfficial, "interop", "TestGoMinimumVersion|TestGoWelcomePointers|TestGoDMDisappearing"},
