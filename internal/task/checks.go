@@ -186,6 +186,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"E4", "a stream idle for 90 s", stepOfficial, "interop", "TestIdleStream"},
 	{"E5", "node stopped and started", stepOfficial, "interop", "TestRestart.*"},
 	{"official", "device sync: a new device gets what was before it", stepOfficial, "interop", "TestDeviceSync"},
+	{"official", "by https, the certificate replaced on the way", stepOfficial, "interop", "TestTLS"},
 	{"E6", "browsers: register, DM, group, streams, reload", stepOfficial, "interop", "TestE6"},
 	{"browser", "streams when the node is stopped, killed and started", stepOfficial, "interop", "TestBrowserRestart"},
 	{"browser", "four clients in one profile over TLS", stepOfficial, "interop", "TestBrowserTabs"},
