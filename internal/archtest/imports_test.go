@@ -30,6 +30,7 @@ var rules = map[string]rule{
 	"proto":             {others: []string{"google.golang.org/protobuf", "google.golang.org/grpc"}},
 	"proto/internal":    {},
 	"cmd":               {ours: []string{"*"}},
+	"bench":             {ours: []string{"*"}},
 	"internal/task":     {others: []string{}},
 	"internal/archtest": {others: []string{}},
 }
