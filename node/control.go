@@ -84,7 +84,7 @@ func (n *Node) startControl() *control {
 func (n *Node) lendSnapshot(w http.ResponseWriter, r *http.Request) {
 	dir, err := n.index.Snapshot()
 	if err != nil {
-		n.options.Logger.Error("snapshot for a backup", "error", err)
+		n.options.Logger.Error("making a snapshot for another program", "error", err)
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
@@ -93,7 +93,7 @@ func (n *Node) lendSnapshot(w http.ResponseWriter, r *http.Request) {
 			n.options.Logger.Warn("removing a snapshot", "error", err)
 		}
 	}()
-	n.options.Logger.Info("a snapshot for a backup was made", "newest", n.index.Durable())
+	n.options.Logger.Info("a snapshot of the store was made for another program", "newest", n.index.Durable())
 	if _, err := io.WriteString(w, dir+"\n"); err != nil || http.NewResponseController(w).Flush() != nil {
 		return // nobody is there any more
 	}
