@@ -216,6 +216,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"passkeys", "found by official clients", stepOfficial, "interop", "TestPasskeys"},
 	{"official", "away while 1,000 messages arrive", stepOfficial, "interop", "TestAway"},
 	{"official", "several writers, nothing lost on a stream", stepOfficial, "interop", "TestStreamManyWriters"},
+	{"official", "Subscribe with the newest SDK: many conversations, node restarted, idle, switched off", stepOfficial, "interop", "TestSubscribe.*"},
 	{"official", "oldest, baseline and newest SDK in one group", stepOfficial, "interop", "TestVersionsTogether"},
 	{"official", "kill -9 in a burst and a stream", stepOfficial, "interop", "TestKillDuringBurst"},
 	{"official", "their own test suites", stepOfficial, "interop", "TestOfficialSuites"},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"sync"
 	"time"
@@ -54,8 +55,9 @@ type answer struct {
 }
 
 // Start runs an agent with clients of the given SDK and of the node at url. What a browser
-// stores goes into a folder. Stop it with [Agent.Close].
-func (tools *Toolchain) Start(ctx context.Context, sdk SDK, url, folder string) (*Agent, error) {
+// stores goes into a folder. The environment is this process's and env, as NAME=value.
+// Stop it with [Agent.Close].
+func (tools *Toolchain) Start(ctx context.Context, sdk SDK, url, folder string, env ...string) (*Agent, error) {
 	if err := tools.Supports(sdk); err != nil {
 		return nil, err
 	}
@@ -73,6 +75,7 @@ func (tools *Toolchain) Start(ctx context.Context, sdk SDK, url, folder string) 
 		early:   make(map[int][]Event),
 	}
 	agent.process.Dir = tools.Scripts
+	agent.process.Env = append(os.Environ(), env...)
 	agent.process.Stderr = agent.logs
 	var err error
 	if agent.stdin, err = agent.process.StdinPipe(); err != nil {

@@ -30,13 +30,13 @@ type Process struct {
 }
 
 // StartProcess runs an agent whose clients talk to the node at url and keep their
-// databases in a folder of the test. It ends with the test.
-func StartProcess(t testing.TB, tools *Toolchain, sdk SDK, url string) *Process {
+// databases in a folder of the test; see [Toolchain.Start] for env. It ends with the test.
+func StartProcess(t testing.TB, tools *Toolchain, sdk SDK, url string, env ...string) *Process {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
 	defer cancel()
 	folder := t.TempDir()
-	agent, err := tools.Start(ctx, sdk, url, folder)
+	agent, err := tools.Start(ctx, sdk, url, folder, env...)
 	if err != nil {
 		t.Fatal(err)
 	}
