@@ -35,6 +35,7 @@ func init() {
 		"failing-retention":   endsCleanlyRemoving,
 		"full-from-the-start": opensWithRoom,
 		"damaged-table":       endsDamaged,
+		"half-open":           opensHalf,
 	}[name](argument)
 	if err != nil {
 		fmt.Println("error:", err)

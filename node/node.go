@@ -208,14 +208,14 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err != nil {
 		return nil, abandon(err)
 	}
-	port, err := listen(ctx, "Listen", o.Listen)
+	port, err := listen(ctx, o.Logger, "Listen", o.Listen)
 	if err != nil {
 		return nil, abandon(err)
 	}
 	ports = append(ports, port)
 	n.addr = port.Addr().String()
 	if o.WebListen != "" {
-		port, err := listen(ctx, "WebListen", o.WebListen)
+		port, err := listen(ctx, o.Logger, "WebListen", o.WebListen)
 		if err != nil {
 			return nil, abandon(err)
 		}
@@ -224,7 +224,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	}
 	var historyPort net.Listener
 	if o.HistoryListen != "" {
-		historyPort, err = listen(ctx, "HistoryListen", o.HistoryListen)
+		historyPort, err = listen(ctx, o.Logger, "HistoryListen", o.HistoryListen)
 		if err != nil {
 			return nil, abandon(err)
 		}
@@ -234,7 +234,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		ports = append(ports, historyPort)
 	}
 	if o.MetricsListen != "" {
-		port, err := listen(ctx, "MetricsListen", o.MetricsListen)
+		port, err := listen(ctx, o.Logger, "MetricsListen", o.MetricsListen)
 		if err != nil {
 			return nil, abandon(err)
 		}

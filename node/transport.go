@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/go-xmtp/go-xmtp/node/internal/api"
+	"github.com/go-xmtp/go-xmtp/node/internal/descriptors"
 	"github.com/go-xmtp/go-xmtp/node/internal/front"
 	"github.com/go-xmtp/go-xmtp/node/internal/observe"
 	"github.com/go-xmtp/go-xmtp/node/internal/web"
@@ -57,8 +59,9 @@ func (e *ListenError) Unwrap() error { return e.Err }
 // windowsAddressInUse is WSAEADDRINUSE, which is not what syscall has there.
 const windowsAddressInUse = syscall.Errno(10048)
 
-// listen opens the port of an option.
-func listen(ctx context.Context, option, addr string) (net.Listener, error) {
+// listen opens the port of an option. Its connections leave the store the
+// descriptors that it needs.
+func listen(ctx context.Context, logger *slog.Logger, option, addr string) (net.Listener, error) {
 	var config net.ListenConfig
 	port, err := config.Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) || (runtime.GOOS == "windows" && errors.Is(err, windowsAddressInUse)) {
@@ -67,8 +70,21 @@ func listen(ctx context.Context, option, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", &ListenError{option, addr, err})
 	}
-	return port, nil
+	return descriptors.Leave(port, sync.OnceFunc(func() {
+		logger.Warn("connections are refused: the limit of open files leaves no more to them; raise it (LimitNOFILE, ulimit -n)")
+	})), nil
 }
+
+// uncompressed refuses requests that are compressed, which no client of XMTP
+// sends: what is encrypted gets no smaller, so that a small request which becomes
+// a big one is nobody's who means well. The exporter of traces brings gzip along.
+type uncompressed struct{}
+
+func (uncompressed) Do(io.Reader) ([]byte, error) {
+	return nil, errors.New("compressed requests are not taken")
+}
+
+func (uncompressed) Type() string { return "gzip" }
 
 // transport is everything between the ports and the services.
 type transport struct {
@@ -93,6 +109,8 @@ func newTransport(logger *slog.Logger, certs certificates, ports ...net.Listener
 			grpc.MaxRecvMsgSize(api.MaxMessageBytes),
 			grpc.MaxSendMsgSize(api.MaxMessageBytes),
 			grpc.ForceServerCodecV2(api.NewCodec()),
+			//lint:ignore SA1019 there is no other way to refuse what is compressed
+			grpc.RPCDecompressor(uncompressed{}),
 			// Clients ping every 16 s, with or without calls under way, and take a
 			// refusal as the end of the connection.
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{

@@ -27,6 +27,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/go-xmtp/go-xmtp/node/internal/descriptors"
 )
 
 // ErrClosed is returned for what comes too late.
@@ -123,12 +125,10 @@ func (x *Index) pebbleOptions() *pebble.Options {
 		MemTableSize:       16 << 20,
 		// Two of them would let a burst wait for a flush.
 		MemTableStopWritesThreshold: 4,
+		MaxOpenFiles:                descriptors.Tables(),
 		Logger:                      pebbleLogger{x},
 		EventListener: &pebble.EventListener{
-			// The path is all that may be told: the range of keys names topics.
-			DataCorruption: func(info pebble.DataCorruptionInfo) {
-				x.fail(fmt.Errorf("%w: %s", ErrDamaged, info.Path))
-			},
+			DataCorruption: func(info pebble.DataCorruptionInfo) { x.fail(newDamagedTable(info)) },
 		},
 	}
 	for i := range options.Levels {

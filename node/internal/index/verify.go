@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/go-xmtp/go-xmtp/identity"
@@ -107,6 +108,9 @@ func (v *verifier) read(ctx context.Context, what string, prefix byte, visit fun
 	})
 	if err != nil {
 		v.broken = true
+		if d, ok := errors.AsType[*damagedTable](v.x.hasFailed()); ok {
+			err = fmt.Errorf("%s, with the keys %x to %x: %w", d.path, d.first, d.last, err)
+		}
 		v.report.problem("%s can't be read after the key %x: %v", what, last, err)
 	}
 }
