@@ -123,6 +123,9 @@ func TestTLSSplit(t *testing.T) {
 			if streams, _ := settings.Value(http2.SettingMaxConcurrentStreams); streams != tc.streams {
 				t.Errorf("%s: %d streams, want %d", name, streams, tc.streams)
 			}
+			if headers, ok := settings.Value(http2.SettingMaxHeaderListSize); !ok || headers > 70_000 {
+				t.Errorf("%s: %d bytes of headers", name, headers)
+			}
 			conn.Close()
 		}
 	}
