@@ -113,7 +113,7 @@ type Stats struct {
 	Bytes      map[string]uint64 `json:"bytes"`       // of tables, by what they hold, about
 	TableBytes uint64            `json:"table_bytes"`
 	Tables     uint64            `json:"tables"`
-	LogBytes   uint64            `json:"log_bytes"` // that are not in tables yet
+	LogBytes   uint64            `json:"log_bytes"` // of which most are not in tables yet
 }
 
 // Stats looks at sizes and reads no records.

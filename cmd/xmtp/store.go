@@ -202,7 +202,7 @@ func printStats(w io.Writer, s node.Stats) error {
 	}
 	fmt.Fprintf(&text, "%-20s%12s  (%d)\n%-20s%12s\n", "tables", bytesText(s.TableBytes), s.Tables, "log", bytesText(s.LogBytes))
 	for _, kind := range slices.Sorted(maps.Keys(s.Bytes)) {
-		fmt.Fprintf(&text, "  %-18s%12s\n", kind, bytesText(s.Bytes[kind]))
+		fmt.Fprintf(&text, "  %-19s%11s\n", kind, bytesText(s.Bytes[kind]))
 	}
 	_, err := io.WriteString(w, text.String())
 	return err

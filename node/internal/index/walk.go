@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -80,17 +81,16 @@ func parseKeyPackageKey(key []byte) (order.Topic, error) {
 
 // Stats tell how big a store is.
 type Stats struct {
-	Format      int
-	Newest      uint64            // number of the newest record
-	Time        uint64            // when it was ordered, in nanoseconds since the Unix epoch
-	Kinds       map[string]uint64 // bytes of tables, by kind of what they hold
-	TableBytes  uint64
-	TableCount  uint64
-	LogBytes    uint64 // written but not yet in tables
-	CacheBytes  uint64
-	DebtBytes   uint64 // that compactions have to move
-	Compactions int64  // since it was opened
+	Format     int
+	Newest     uint64            // number of the newest record
+	Time       uint64            // when it was ordered, in nanoseconds since the Unix epoch
+	Kinds      map[string]uint64 // bytes of tables, by kind of what they hold
+	TableBytes uint64
+	TableCount uint64
+	LogBytes   uint64 // of which most are not in tables yet
 }
+
+const logSuffix = ".log"
 
 // kindRanges are the parts of a store by what they hold.
 var kindRanges = []struct {
@@ -108,7 +108,8 @@ var kindRanges = []struct {
 	{"what was published", []byte{prefixSeen}},
 }
 
-// Stats looks at tables and sizes, not at records.
+// Stats looks at tables and sizes, not at records. The index must have been opened
+// for reading: a log that is written comes and goes.
 func (x *Index) Stats() (Stats, error) {
 	if err := x.read(); err != nil {
 		return Stats{}, err
@@ -125,9 +126,22 @@ func (x *Index) Stats() (Stats, error) {
 	}
 	m := x.db.Metrics()
 	s.TableBytes, s.TableCount = m.Table.Local.LiveSize, m.Table.Local.LiveCount
-	s.LogBytes = m.WAL.Size
-	s.CacheBytes = uint64(m.BlockCache.Size)
-	s.DebtBytes, s.Compactions = m.Compact.EstimatedDebt, m.Compact.Count
+	// Pebble doesn't tell of logs that it only reads.
+	store := x.fs.PathJoin(x.dir, storeName)
+	names, err := x.fs.List(store)
+	if err != nil {
+		return Stats{}, fmt.Errorf("reading the store: %w", err)
+	}
+	for _, name := range names {
+		if !strings.HasSuffix(name, logSuffix) {
+			continue
+		}
+		info, err := x.fs.Stat(x.fs.PathJoin(store, name))
+		if err != nil {
+			return Stats{}, fmt.Errorf("reading the store: %w", err)
+		}
+		s.LogBytes += uint64(info.Size())
+	}
 	return s, nil
 }
 
