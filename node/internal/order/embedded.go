@@ -52,13 +52,15 @@ const (
 
 // Embedded is the order of a single node. One goroutine numbers what is
 // waiting and commits it as a batch; while that batch is being synced, the
-// next one is built.
+// next one is built. It grows until the disk is free: what a batch and a sync
+// cost is shared by as many records as can be.
 type Embedded struct {
 	store   Store
 	now     func() time.Time
 	deliver func([]*Record)
 
 	requests chan *request
+	free     chan struct{} // holds a token while nothing is being synced
 	stop     chan struct{} // closed by Close
 	ended    chan struct{} // closed when nobody is answered any more
 
@@ -91,9 +93,11 @@ func NewEmbedded(store Store, now func() time.Time, deliver func([]*Record)) *Em
 		now:      now,
 		deliver:  deliver,
 		requests: make(chan *request, maxBatchRecords),
+		free:     make(chan struct{}, 1),
 		stop:     make(chan struct{}),
 		ended:    make(chan struct{}),
 	}
+	e.free <- struct{}{}
 	flights := make(chan *flight, 1)
 	go e.write(flights)
 	go e.sync(flights)
@@ -212,10 +216,10 @@ func (e *Embedded) write(flights chan<- *flight) {
 			break
 		}
 		f := e.build(first, &number, &clock)
-		select {
-		case flights <- f:
-		case <-e.ended:
+		if f == nil {
+			break
 		}
+		flights <- f // there is room: the one before has been synced
 		if f.err != nil {
 			break
 		}
@@ -245,7 +249,8 @@ func (e *Embedded) next() *request {
 	}
 }
 
-// build drains the waiting requests into one batch and commits it.
+// build puts waiting requests into one batch, until nothing is being synced any
+// more or the batch is full, and commits it. It returns nil if the order has ended.
 func (e *Embedded) build(next *request, number, clock *uint64) *flight {
 	f := &flight{batch: e.store.NewBatch()}
 	count, size := 0, 0
@@ -258,7 +263,7 @@ func (e *Embedded) build(next *request, number, clock *uint64) *flight {
 			outcome, stored, err := f.batch.Apply(r)
 			if err != nil {
 				f.err = fmt.Errorf("applying record %d: %w", r.Number, err)
-				return f
+				break
 			}
 			next.outcomes[i] = outcome
 			if stored {
@@ -268,17 +273,38 @@ func (e *Embedded) build(next *request, number, clock *uint64) *flight {
 			count++
 			size += len(r.Payload) + len(r.Facts)
 		}
-		next = nil
-		if count < maxBatchRecords && size < maxBatchBytes {
-			select {
-			case next = <-e.requests:
-			default:
-			}
+		var ended bool
+		if next, ended = e.another(f.err == nil && count < maxBatchRecords && size < maxBatchBytes); ended {
+			return nil
 		}
 	}
 	f.last = *number
-	f.err = f.batch.Commit()
+	if f.err == nil {
+		f.err = f.batch.Commit()
+	}
 	return f
+}
+
+// another waits for one more request while there is room for it, or for the
+// disk. Then there is none; the disk is the caller's.
+func (e *Embedded) another(room bool) (next *request, ended bool) {
+	var requests <-chan *request
+	if room {
+		requests = e.requests
+	}
+	select {
+	case next = <-requests:
+		return next, false
+	default:
+	}
+	select {
+	case next = <-requests:
+		return next, false
+	case <-e.free:
+		return nil, false
+	case <-e.ended:
+		return nil, true
+	}
 }
 
 // sync waits for each batch to be durable, lets readers see it and answers its
@@ -295,6 +321,7 @@ func (e *Embedded) sync(flights <-chan *flight) {
 			e.end(err)
 			return
 		}
+		e.free <- struct{}{}
 		e.store.Advance(f.last)
 		for _, r := range f.requests {
 			close(r.done)
