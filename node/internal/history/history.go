@@ -160,10 +160,8 @@ func (s *Service) load() error {
 			if err != nil {
 				return fmt.Errorf("reading the directory: %w", err)
 			}
-			f := file{created: info.ModTime()}
-			if f.created.After(now) {
-				f.created = now
-			}
+			// By how old it is, so that a wall clock which is set later changes nothing.
+			f := file{created: now.Add(-max(0, now.Sub(info.ModTime())))}
 			f.charge = s.ledger.found(info.Size())
 			s.files[n] = f
 		}

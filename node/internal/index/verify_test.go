@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -197,8 +198,57 @@ func TestVerifyChecksums(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer mustClose(t, x)
-	if report := verify(t, x); report.Count == 0 || !strings.Contains(strings.Join(report.Problems, "\n"), "records can't be read after") {
-		t.Errorf("%+v", report)
+	report := verify(t, x)
+	first := recordPrefix(message("horse", "").Topic)
+	for _, want := range []string{"records can't be read after", ".sst, with the keys", fmt.Sprintf("%x", first)} {
+		if !strings.Contains(strings.Join(report.Problems, "\n"), want) {
+			t.Errorf("%q is not in %+v", want, report)
+		}
+	}
+}
+
+// Who comes upon a damaged table is told where it is, by kinds and numbers but not
+// by topics, and what to do.
+func TestDamagedTableIsNamed(t *testing.T) {
+	fs := vfs.NewMem()
+	x := open(t, fs)
+	newWriter(t, x).publish(message("horse", strings.Repeat("brown", 10_000)), message("zebra", strings.Repeat("stripes", 10_000)))
+	if err := x.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, x)
+	names, err := fs.List("/data/store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if content := read(t, fs, "/data/store/"+name); strings.HasSuffix(name, ".sst") {
+			for i := bytes.Index(content, []byte("stripes")); i >= 0 && i < len(content)/2; i++ {
+				content[i] ^= 1
+			}
+			write(t, fs, "/data/store/"+name, content)
+		}
+	}
+	failure := make(chan error, 1)
+	x, err = Open(Options{FS: fs, Dir: "/data", Logger: slog.New(slog.DiscardHandler), OnFailure: func(err error) { failure <- err }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, x)
+	if records, _, err := x.Records(message("zebra", "").Topic, Page{Limit: 10, MaxBytes: 1 << 20}); err == nil {
+		t.Fatalf("%d records were read", len(records))
+	}
+	err = <-failure
+	if !errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
+	for _, want := range []string{".sst", "numbers of batches to group message 2", "xmtp node verify", "backup"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %q", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "zebra") || strings.Contains(err.Error(), fmt.Sprintf("%x", "zebra")) {
+		t.Errorf("%q names a topic", err)
 	}
 }
 
