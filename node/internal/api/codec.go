@@ -2,6 +2,8 @@ package api
 
 import (
 	"fmt"
+	"math/bits"
+	"sync"
 
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec that is wrapped
@@ -27,16 +29,74 @@ const (
 	maxSubscribeFields = 2 * maxAdds
 )
 
+// answers are the buffers of answers. gRPC's own are overwritten with zeros each
+// time, a whole MiB for a page of 100 KiB; an answer fills its buffer anyway.
+var answers = &bufferPool{}
+
+// bufferPool is a [mem.BufferPool] with buffers of powers of two.
+type bufferPool [bits.UintSize]sync.Pool
+
+// maxPooled is the size of the biggest buffer that is kept.
+const maxPooled = 4 << 20
+
+// Get returns a buffer that holds anything.
+func (p *bufferPool) Get(length int) *[]byte {
+	if length > maxPooled {
+		b := make([]byte, length)
+		return &b
+	}
+	class := bits.Len(uint(max(length, 1) - 1))
+	b, ok := p[class].Get().(*[]byte)
+	if !ok {
+		b = new(make([]byte, 1<<class))
+	}
+	*b = (*b)[:length]
+	return b
+}
+
+// Put takes a buffer back.
+func (p *bufferPool) Put(b *[]byte) {
+	if size := cap(*b); size <= maxPooled {
+		p[bits.Len(uint(size)-1)].Put(b)
+	}
+}
+
 func tooManyFields(most int) error {
 	return fmt.Errorf("more than %d elements in one request", most)
 }
 
-// codec is gRPC's for protobuf, but for requests that would cost too much to decode.
+// codec is gRPC's for protobuf, but for requests that would cost too much to decode,
+// and for the buffers that answers are encoded into.
 type codec struct{ encoding.CodecV2 }
 
 // NewCodec returns the codec that a server must use. What it refuses has the
 // status INTERNAL, like all that gRPC can't decode.
 func NewCodec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }
+
+// Marshal encodes an answer.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	message, ok := v.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("%T is no message", v)
+	}
+	size := proto.Size(message)
+	options := proto.MarshalOptions{UseCachedSize: true}
+	if mem.IsBelowBufferPoolingThreshold(size) {
+		data, err := options.Marshal(message)
+		return mem.BufferSlice{mem.SliceBuffer(data)}, err
+	}
+	buffer := answers.Get(size)
+	data, err := options.MarshalAppend((*buffer)[:0], message)
+	if err == nil && len(data) != size {
+		// Somebody else's bytes would be sent with it.
+		err = fmt.Errorf("a message of %d bytes became %d", size, len(data))
+	}
+	if err != nil {
+		answers.Put(buffer)
+		return nil, err
+	}
+	return mem.BufferSlice{mem.NewBuffer(buffer, answers)}, nil
+}
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	message, ok := v.(proto.Message)

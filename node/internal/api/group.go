@@ -104,15 +104,22 @@ func groupMessage(r *order.Record) (*mlsapi.GroupMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &mlsapi.GroupMessage{Version: &mlsapi.GroupMessage_V1_{V1: &mlsapi.GroupMessage_V1{
-		Id:         r.Number,
-		CreatedNs:  r.Time,
-		GroupId:    []byte(r.ID),
-		Data:       r.Payload,
-		SenderHmac: facts.SenderHMAC,
-		ShouldPush: facts.ShouldPush,
-		IsCommit:   facts.Commit,
-	}}}, nil
+	// One allocation instead of three, for a page has a hundred of them.
+	var m struct {
+		message mlsapi.GroupMessage
+		version mlsapi.GroupMessage_V1_
+		v1      mlsapi.GroupMessage_V1
+	}
+	m.message.Version = &m.version
+	m.version.V1 = &m.v1
+	m.v1.Id = r.Number
+	m.v1.CreatedNs = r.Time
+	m.v1.GroupId = []byte(r.ID)
+	m.v1.Data = r.Payload
+	m.v1.SenderHmac = facts.SenderHMAC
+	m.v1.ShouldPush = facts.ShouldPush
+	m.v1.IsCommit = facts.Commit
+	return &m.message, nil
 }
 
 func (s *mlsServer) QueryGroupMessages(ctx context.Context, req *mlsapi.QueryGroupMessagesRequest) (*mlsapi.QueryGroupMessagesResponse, error) {

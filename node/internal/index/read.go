@@ -60,6 +60,7 @@ func (x *Index) Records(topic order.Topic, page Page) (records []*order.Record, 
 		}
 	}()
 	size := 0
+	var copies slab
 	first, next := it.First, it.Next
 	if page.Descending {
 		first, next = it.Last, it.Prev
@@ -73,7 +74,7 @@ func (x *Index) Records(topic order.Topic, page Page) (records []*order.Record, 
 		if size > page.MaxBytes && len(records) > 0 {
 			return records, true, nil
 		}
-		value = append(make([]byte, 0, len(value)), value...)
+		value = copies.copy(value)
 		number := binary.BigEndian.Uint64(it.Key()[len(prefix):])
 		r, err := order.ParseValue(topic, number, value)
 		if err != nil {
@@ -82,6 +83,25 @@ func (x *Index) Records(topic order.Topic, page Page) (records []*order.Record, 
 		records = append(records, r)
 	}
 	return records, false, nil
+}
+
+// maxSlab is the most that a slab allocates at once for more than one value.
+const maxSlab = 128 << 10
+
+// A slab copies values that are used together, into few allocations.
+type slab struct {
+	rest []byte
+	size int // of the latest allocation
+}
+
+func (s *slab) copy(value []byte) []byte {
+	if len(value) > len(s.rest) {
+		s.size = max(len(value), min(2*s.size, maxSlab))
+		s.rest = make([]byte, s.size)
+	}
+	n := copy(s.rest, value)
+	value, s.rest = s.rest[:n:n], s.rest[n:]
+	return value
 }
 
 // Newest returns the newest record of a topic, nil if there is none.
