@@ -78,7 +78,7 @@ func mib(bytes uint64) string { return fmt.Sprintf("%d MiB", bytes>>20) }
 // disk measures what a million published messages take.
 func (b *bench) disk(ctx context.Context) error {
 	const messages, writers, groups, atOnce = 1_000_000, 16, 1600, 50
-	return b.withNode(ctx, "disk", 4, func(ours, _ connections) error {
+	return b.withNode(ctx, "disk", 4, func(_ *process, ours, _ connections) error {
 		var left atomic.Int64
 		left.Store(messages / atOnce)
 		group, publishing := errgroup.WithContext(ctx)
@@ -173,7 +173,7 @@ func (b *bench) starts(ctx context.Context, data string) error {
 			if err != nil {
 				return err
 			}
-			if err := b.withConnections(node, 8, func(ours, _ connections) error {
+			if err := b.withConnections(node, 8, func(_ *process, ours, _ connections) error {
 				_, err := makeCalls(ctx, senders(publishers(ours, 64, 64, bigGroups)), 3*time.Second)
 				node.kill()
 				return err
@@ -211,7 +211,7 @@ func (b *bench) starts(ctx context.Context, data string) error {
 
 // warm reads the same hundred groups again and again.
 func (b *bench) warm(ctx context.Context, stores []store) error {
-	callers := make([][]caller, len(stores))
+	sides := make([]side, len(stores))
 	for i, s := range stores {
 		node, err := b.startNode(ctx, s.data)
 		if err != nil {
@@ -223,9 +223,9 @@ func (b *bench) warm(ctx context.Context, stores []store) error {
 			return err
 		}
 		defer conns.Close()
-		callers[i] = readers(conns, s.groups, smallGroups)
+		sides[i] = side{node, readers(conns, s.groups, smallGroups)}
 	}
-	rates, err := b.rates(ctx, callers[0], callers[1])
+	rates, err := b.rates(ctx, sides[0], sides[1])
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -62,22 +63,41 @@ func (b *bench) alternate(ctx context.Context, measure func(ctx context.Context,
 	return nil
 }
 
-// rates compares how many calls ours and bare ones manage.
-func (b *bench) rates(ctx context.Context, ours, bare []caller) (*pairs, error) {
+// A side of a comparison is callers of a process.
+type side struct {
+	process *process
+	callers []caller
+}
+
+// rates compares how many calls ours and bare ones manage, and prints what they
+// cost their servers.
+func (b *bench) rates(ctx context.Context, ours, bare side) (*pairs, error) {
 	result := &pairs{}
-	var latest [2]float64
+	var latest, used, count [2]float64
 	measured := 0
 	err := b.alternate(ctx, func(ctx context.Context, which int, warming bool) error {
-		made, err := makeCalls(ctx, [][]caller{ours, bare}[which], b.turn)
+		s := [2]side{ours, bare}[which]
+		before, err := processorTime(s.process.pid())
+		if err != nil {
+			return err
+		}
+		made, err := makeCalls(ctx, s.callers, b.turn)
 		if err != nil || warming {
 			return err
 		}
+		after, err := processorTime(s.process.pid())
+		if err != nil {
+			return err
+		}
 		latest[which] = made.rate
+		used[which] += float64(after - before)
+		count[which] += float64(len(made.times))
 		if measured++; measured%2 == 0 {
 			result.add(latest[0], latest[1])
 		}
 		return nil
 	}, 2)
+	fmt.Printf("(processor time of a call: %s, bare %s)\n", micros(used[0]/count[0]), micros(used[1]/count[1]))
 	return result, err
 }
 

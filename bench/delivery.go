@@ -170,7 +170,7 @@ func steadily(ctx context.Context, all []*publisher, rate float64, d time.Durati
 // delivery compares when a message is acknowledged with when its reader has it.
 func (b *bench) delivery(ctx context.Context) error {
 	const rate, count = 500, 16
-	return b.withNode(ctx, "delivery", 4, func(ours, _ connections) error {
+	return b.withNode(ctx, "delivery", 4, func(_ *process, ours, _ connections) error {
 		a, err := gather(ctx, ours[:1], count, true, func(i int) [][]byte { return [][]byte{groupID(i)} })
 		if err != nil {
 			return err
@@ -207,7 +207,7 @@ func (b *bench) streams(ctx context.Context) error {
 	if b.all {
 		each = 400
 	}
-	return b.withNode(ctx, "streams", 80, func(ours, _ connections) error {
+	return b.withNode(ctx, "streams", 80, func(_ *process, ours, _ connections) error {
 		a, err := gather(ctx, ours, streams, false, func(i int) [][]byte { return [][]byte{groupID(i % writers)} })
 		if err != nil {
 			return err
@@ -266,7 +266,7 @@ func (b *bench) crowd(ctx context.Context, node *process, n int) (*crowd, error)
 	c := &crowd{node: node, groups: n * crowdStreams * crowdTopics}
 	var err error
 	// The generator has as many connections as the node; they shall be small here.
-	if c.conns, err = dial(node.address, n, grpc.WithReadBufferSize(0), grpc.WithWriteBufferSize(4<<10), grpc.WithSharedWriteBuffer(true)); err != nil {
+	if c.conns, err = dial(node.address, n, grpc.WithReadBufferSize(0), grpc.WithWriteBufferSize(4<<10)); err != nil {
 		return nil, err
 	}
 	if c.writers, err = dial(node.address, 2); err != nil {

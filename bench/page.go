@@ -87,12 +87,13 @@ func (b *bench) page(ctx context.Context) error {
 		return err
 	}
 	defer node.stop()
-	return b.withConnections(node, pageCallers/perConnection, func(ours, bare connections) error {
+	return b.withConnections(node, pageCallers/perConnection, func(_ *process, ours, bare connections) error {
 		size, err := pageSize(ctx, ours[0])
 		if err != nil {
 			return err
 		}
-		rates, err := b.rates(ctx, readers(ours, smallGroups, smallGroups), echoCallers(bare, pageCallers, len(pageRequest(groupID(0), 1<<20)), size))
+		rates, err := b.rates(ctx, side{node, readers(ours, smallGroups, smallGroups)},
+			side{b.echo, echoCallers(bare, pageCallers, len(pageRequest(groupID(0), 1<<20)), size)})
 		if err != nil {
 			return err
 		}

@@ -87,7 +87,7 @@ func inOrder(seen map[uint64]uint64, mark uint64) error {
 }
 
 // withNode runs do with a new node and connections to it and to the bare server.
-func (b *bench) withNode(ctx context.Context, name string, n int, do func(ours, bare connections) error) error {
+func (b *bench) withNode(ctx context.Context, name string, n int, do func(node *process, ours, bare connections) error) error {
 	data := b.folder(name)
 	defer os.RemoveAll(data)
 	node, err := b.startNode(ctx, data)
@@ -98,7 +98,7 @@ func (b *bench) withNode(ctx context.Context, name string, n int, do func(ours, 
 	return b.withConnections(node, n, do)
 }
 
-func (b *bench) withConnections(node *process, n int, do func(ours, bare connections) error) error {
+func (b *bench) withConnections(node *process, n int, do func(node *process, ours, bare connections) error) error {
 	ours, err := dial(node.address, n)
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (b *bench) withConnections(node *process, n int, do func(ours, bare connect
 		return err
 	}
 	defer bare.Close()
-	return do(ours, bare)
+	return do(node, ours, bare)
 }
 
 // publish compares rates of publishing.
@@ -123,10 +123,10 @@ func (b *bench) publish(ctx context.Context) error {
 		{"publish, 64 callers in own groups", 64, 64, 1. / 2, "at least 1/2 of the echo's rate"},
 		{"publish, 16 callers in one group", 16, 1, 1. / 3, "at least 1/3 of the echo's rate"},
 	} {
-		if err := b.withNode(ctx, "publish", c.callers/perConnection, func(ours, bare connections) error {
+		if err := b.withNode(ctx, "publish", c.callers/perConnection, func(node *process, ours, bare connections) error {
 			all := publishers(ours, c.callers, c.groups, 0)
 			size := len(all[0].next.encoded)
-			rates, err := b.rates(ctx, senders(all), echoCallers(bare, c.callers, size, 0))
+			rates, err := b.rates(ctx, side{node, senders(all)}, side{b.echo, echoCallers(bare, c.callers, size, 0)})
 			if err != nil {
 				return err
 			}
@@ -146,7 +146,7 @@ func (b *bench) publish(ctx context.Context) error {
 // latency compares how long one caller waits. What a message costs at least is a
 // call, and bytes that are appended to a file and synced.
 func (b *bench) latency(ctx context.Context) error {
-	return b.withNode(ctx, "latency", 1, func(ours, bare connections) error {
+	return b.withNode(ctx, "latency", 1, func(_ *process, ours, bare connections) error {
 		all := publishers(ours, 1, 1, 0)
 		log, err := os.Create(filepath.Join(b.dir, "appended"))
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // raiseFiles lets this process, and those it starts, have as many files open as
@@ -34,6 +35,28 @@ func resident(pid int) (bytes uint64, err error) {
 		}
 	}
 	return 0, fmt.Errorf("process %d: no VmRSS", pid)
+}
+
+// processorTime is what a process has used of the processors.
+func processorTime(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	var user, system int64
+	// After the name, which is in parentheses and may hold anything.
+	_, rest, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("process %d: no times", pid)
+	}
+	if _, err := fmt.Sscan(fields[11], &user); err != nil {
+		return 0, err
+	}
+	if _, err := fmt.Sscan(fields[12], &system); err != nil {
+		return 0, err
+	}
+	return time.Duration(user+system) * (time.Second / 100), nil
 }
 
 // load is the system's load average, as a text.

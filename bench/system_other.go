@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"os"
+	"time"
 )
 
 var errNotLinux = errors.New("the load generator knows only Linux")
@@ -12,6 +13,8 @@ var errNotLinux = errors.New("the load generator knows only Linux")
 func raiseFiles() (uint64, error) { return 0, errNotLinux }
 
 func resident(int) (uint64, error) { return 0, errNotLinux }
+
+func processorTime(int) (time.Duration, error) { return 0, errNotLinux }
 
 func load() string { return "unknown" }
 
