@@ -332,3 +332,25 @@ func TestPointerBeforeItsWelcome(t *testing.T) {
 		t.Errorf("bob reads %q", got)
 	}
 }
+
+// Who sends before he has read of his removal is told that it came to nothing.
+func TestMessageAfterTheSenderWasRemoved(t *testing.T) {
+	url := startNode(t)
+	ctx := t.Context()
+	alice, bob := newClient(t, url), newClient(t, url)
+	a := must(alice.NewGroup(ctx, GroupOptions{}, bob.InboxID()))(t)
+	b := inConversation(t, bob, a.ID())
+	must(b.SendText(ctx, "here"))(t)
+	check(t, a.RemoveMembers(ctx, bob.InboxID()))
+	m, err := b.SendText(ctx, "still here")
+	if !errors.Is(err, ErrRefused) || !errors.Is(err, ErrRemoved) || m == nil || m.Delivery != Failed {
+		t.Errorf("%v, %+v", err, m)
+	}
+	check(t, a.AddMembers(ctx, bob.InboxID()))
+	b = inConversation(t, bob, a.ID())
+	must(b.SendText(ctx, "back"))(t)
+	check(t, a.Sync(ctx))
+	if got := texts(t, a); !cmp.Equal(got, []string{"here", "back"}) {
+		t.Errorf("alice reads %q", got)
+	}
+}

@@ -94,6 +94,11 @@ func (g *group) apply(ctx context.Context, messages []*mlsapi.GroupMessage_V1) e
 			return err
 		}
 		messages = messages[n:]
+		if row, err = g.row(); err != nil || row.Problem != "" {
+			// What comes after our removal is not for us, and what of it is ours nobody
+			// could read.
+			return err
+		}
 	}
 	return nil
 }
