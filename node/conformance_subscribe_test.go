@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/go-xmtp/go-xmtp/node"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
@@ -235,11 +237,7 @@ func TestX2_Kinds(t *testing.T) {
 // X3: what is wrong ends the stream, and nothing of it was done.
 func TestX3(t *testing.T) {
 	t.Parallel()
-	n, ctx := start(t, node.Options{}), short(t)
-	c, group := dial(t, n), newGroupID()
-	if err := groupLog.fill(ctx, c, group, 0, 3000); err != nil {
-		t.Fatal(err)
-	}
+	c, ctx, group := connect(t), short(t), newGroupID()
 	good := groupLog.add(group, 0)
 	for name, m := range map[string]*mlsapi.SubscribeRequest_V1_Mutate{
 		"adds with id 0":      adds(0, good),
@@ -257,16 +255,6 @@ func TestX3(t *testing.T) {
 			wantCode(t, err, codes.InvalidArgument)
 		})
 	}
-	t.Run("id in flight", func(t *testing.T) {
-		// A reader that doesn't read keeps its wave in flight.
-		narrow := dial(t, n, grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
-		for _, second := range []*mlsapi.SubscribeRequest_V1_Mutate{adds(1, groupLog.add(newGroupID(), 0)), removes(1, groupLog.wire(newGroupID()))} {
-			s := openSubscribe(ctx, t, narrow)
-			s.mutate(adds(1, good))
-			s.mutate(second)
-			s.fails(codes.InvalidArgument)
-		}
-	})
 	t.Run("id of a wave that is complete", func(t *testing.T) {
 		s := openSubscribe(ctx, t, c)
 		for range 3 {
@@ -361,51 +349,6 @@ func TestX6(t *testing.T) {
 		wantEntries(t, "live", s.live(2), must(l.all(ctx, c, topic, all[29].id))(t))
 		s.quiet()
 	})
-}
-
-// A topic that a later Mutate takes leaves its wave; a wave that has lost all of
-// its topics is complete at once.
-func TestX6_Takeover(t *testing.T) {
-	t.Parallel()
-	n, ctx := start(t, node.Options{}), short(t)
-	c, group := dial(t, n), newGroupID()
-	body := string(make([]byte, 4<<10))
-	for i := range 40 {
-		var batch [][]byte
-		for j := range 50 {
-			batch = append(batch, application(group, fmt.Sprint(50*i+j, body)))
-		}
-		must(c.mls.SendGroupMessages(ctx, groupRequest(batch...)))(t)
-	}
-	all := must(groupLog.all(ctx, c, group, 0))(t)
-	narrow := dial(t, n, grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
-	s := openSubscribe(ctx, t, narrow)
-	s.mutate(adds(1, groupLog.add(group, all[999].id)))
-	s.mutate(adds(2, groupLog.add(group, 0)))
-	// The first wave brings a part of its messages, and no TopicsLive.
-	got, live := s.wave(1)
-	if live != nil || len(got) == 1000 {
-		t.Errorf("the first wave brought %d messages and TopicsLive %x", len(got), live)
-	}
-	wantEntries(t, "the first wave", got, all[1000:1000+len(got)])
-	got, live = s.wave(2)
-	wantEntries(t, "the second wave", got, all)
-	wantTopics(t, live, groupLog.wire(group))
-
-	// And so it is if the topic is removed.
-	s.mutate(adds(3, groupLog.add(newGroupID(), 0)))
-	s.wave(3)
-	s.mutate(removes(4, groupLog.wire(group)))
-	s.wave(4)
-	s.mutate(adds(5, groupLog.add(group, 0)))
-	s.mutate(removes(6, groupLog.wire(group)))
-	if got, live = s.wave(5); live != nil || len(got) == 2000 {
-		t.Errorf("the wave without its topic brought %d messages and TopicsLive %x", len(got), live)
-	}
-	if got, live = s.wave(6); got != nil || live != nil {
-		t.Errorf("the remove brought %d messages", len(got))
-	}
-	s.quiet()
 }
 
 // X7: a topic that is removed and added by one Mutate begins anew.
@@ -548,52 +491,27 @@ func TestX9(t *testing.T) {
 	})
 }
 
-// X10: a topic is either subscribed or read once.
+// X10: a live topic can't be read once, unless it is removed by the same Mutate.
 func TestX10(t *testing.T) {
 	t.Parallel()
-	n, ctx := start(t, node.Options{}), short(t)
-	c, group := dial(t, n), newGroupID()
-	body := string(make([]byte, 4<<10))
-	for i := range 20 {
-		var batch [][]byte
-		for j := range 50 {
-			batch = append(batch, application(group, fmt.Sprint(50*i+j, body)))
-		}
-		must(c.mls.SendGroupMessages(ctx, groupRequest(batch...)))(t)
+	c, ctx, group := connect(t), short(t), newGroupID()
+	if err := groupLog.fill(ctx, c, group, 0, 10); err != nil {
+		t.Fatal(err)
 	}
-	narrow := dial(t, n, grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
-	add := func() *mlsapi.SubscribeRequest_V1_Mutate_Subscription { return groupLog.add(group, 0) }
-	again := historyOnly(adds(2, add()))
+	s := openSubscribe(ctx, t, c)
+	s.mutate(adds(1, groupLog.add(group, 0)))
+	s.wave(1)
+	again := historyOnly(adds(2, groupLog.add(group, 0)))
 	again.Removes = [][]byte{groupLog.wire(group)}
-	for name, tc := range map[string]struct {
-		first, second *mlsapi.SubscribeRequest_V1_Mutate
-		read          bool // the first one's wave, so that its topic is live
-		ok            bool
-	}{
-		"live":             {first: adds(1, add()), second: historyOnly(adds(2, add())), read: true},
-		"in a wave":        {first: adds(1, add()), second: historyOnly(adds(2, add()))},
-		"being read":       {first: historyOnly(adds(1, add())), second: adds(2, add())},
-		"being read twice": {first: historyOnly(adds(1, add())), second: historyOnly(adds(2, add()))},
-		"removed with it":  {first: adds(1, add()), second: again, read: true, ok: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := openSubscribe(ctx, t, narrow)
-			s.mutate(tc.first)
-			if tc.read {
-				s.wave(1)
-			}
-			s.mutate(tc.second)
-			if !tc.ok {
-				s.fails(codes.InvalidArgument)
-				return
-			}
-			if got, _ := s.wave(2); len(got) != 1000 {
-				t.Errorf("%d messages", len(got))
-			}
-			s.CloseSend()
-			s.done()
-		})
+	s.mutate(again)
+	if got, _ := s.wave(2); len(got) != 10 {
+		t.Errorf("%d messages", len(got))
 	}
+	s.mutate(adds(3, groupLog.add(group, 0)))
+	s.wave(3)
+	s.mutate(historyOnly(adds(4, groupLog.add(newGroupID(), 0), groupLog.add(group, 0))))
+	_, err := s.Recv()
+	wantCode(t, err, codes.InvalidArgument)
 }
 
 // X11: a Ping is answered with its nonce.
@@ -809,4 +727,71 @@ func TestSubscribeStalled(t *testing.T) {
 		}
 	}
 	s.quiet()
+}
+
+// X2 over net/http, which has the connections of clients that offer HTTP/1.1 too.
+func TestX2_Web(t *testing.T) {
+	t.Parallel()
+	n, a := startTLS(t, node.Options{})
+	ctx, client := short(t), webTLS(t, a, "h2", "http/1.1")
+	call := func() (*io.PipeWriter, *http.Response, func() *mlsapi.SubscribeResponse_V1) {
+		body, requests := io.Pipe()
+		req := must(http.NewRequestWithContext(ctx, http.MethodPost, "https://"+n.Addr()+mlsapi.MlsApi_Subscribe_FullMethodName, body))(t)
+		req.Header = http.Header{"Content-Type": {"application/grpc"}, "Te": {"trailers"}}
+		res := must(client.Do(req))(t)
+		t.Cleanup(func() { res.Body.Close() })
+		next := func() *mlsapi.SubscribeResponse_V1 {
+			t.Helper()
+			message, _ := webFrame(t, res.Body)
+			answer := &mlsapi.SubscribeResponse{}
+			if err := proto.Unmarshal(message, answer); err != nil {
+				t.Fatal(err)
+			}
+			return answer.GetV1()
+		}
+		if next().GetStarted() == nil {
+			t.Fatal("no Started")
+		}
+		return requests, res, next
+	}
+	mutate := func(requests io.Writer, m *mlsapi.SubscribeRequest_V1_Mutate) {
+		t.Helper()
+		must(requests.Write(frame(must(proto.Marshal(&mlsapi.SubscribeRequest{Version: &mlsapi.SubscribeRequest_V1_{V1: &mlsapi.SubscribeRequest_V1{
+			Request: &mlsapi.SubscribeRequest_V1_Mutate_{Mutate: m},
+		}}}))(t))))(t)
+	}
+	group := newGroupID()
+	send := func(data string) {
+		req := webPost(ctx, t, "https://"+n.Addr(), mlsapi.MlsApi_SendGroupMessages_FullMethodName, groupRequest(application(group, data)))
+		res := must(client.Do(req))(t)
+		defer res.Body.Close()
+		wantWebStatusOK(t, res)
+	}
+	send("stored")
+	requests, res, next := call()
+	mutate(requests, adds(1, groupLog.add(group, 0)))
+	if m := next().GetMessages(); m.GetMutateId() != 1 || len(m.GetGroupMessages()) != 1 {
+		t.Errorf("got %v, want one message", m)
+	}
+	if next().GetTopicsLive() == nil || next().GetCatchupComplete().GetMutateId() != 1 {
+		t.Error("the wave does not end")
+	}
+	send("live")
+	if m := next().GetMessages(); m.GetMutateId() != 0 || len(m.GetGroupMessages()) != 1 {
+		t.Errorf("got %v, want one message", m)
+	}
+	requests.Close()
+	if rest := must(io.ReadAll(res.Body))(t); len(rest) != 0 || res.Trailer.Get("Grpc-Status") != "0" {
+		t.Errorf("%d bytes more, trailers %v", len(rest), res.Trailer)
+	}
+	// A reader that doesn't read keeps the node from nothing.
+	requests, _, _ = call()
+	mutate(requests, adds(1, groupLog.add(group, 0)))
+	for range 16 {
+		send(string(make([]byte, 1<<20)) + fmt.Sprint(random(4)))
+	}
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	requests.Close()
 }

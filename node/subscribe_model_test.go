@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"slices"
@@ -185,7 +186,11 @@ func (c *conversation) judge(logs map[string][]entry) error {
 // order of the topic and of the wave or live, each Mutate has one answer, and in
 // the end the topics that were added and not removed are live.
 func TestSubscribeModel(t *testing.T) {
-	t.Parallel()
+	// Not beside others, whose number of checks this would be.
+	checks := flag.Lookup("rapid.checks").Value
+	before := checks.String()
+	defer checks.Set(before)
+	checks.Set(scaled("25", "2000"))
 	n := start(t, node.Options{})
 	publisher := dial(t, n)
 	rapid.Check(t, func(t *rapid.T) {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/go-xmtp/go-xmtp/node/internal/hub"
 	"github.com/go-xmtp/go-xmtp/node/internal/index"
+	"github.com/go-xmtp/go-xmtp/node/internal/order"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 )
 
@@ -238,6 +240,117 @@ func testIndex(t testing.TB) *index.Index {
 	return x
 }
 
+func mutate(m *mlsapi.SubscribeRequest_V1_Mutate) *mlsapi.SubscribeRequest {
+	return &mlsapi.SubscribeRequest{Version: &mlsapi.SubscribeRequest_V1_{V1: &mlsapi.SubscribeRequest_V1{
+		Request: &mlsapi.SubscribeRequest_V1_Mutate_{Mutate: m},
+	}}}
+}
+
+// add is a Mutate that adds group topics.
+func add(id, cursor uint64, groups ...string) *mlsapi.SubscribeRequest_V1_Mutate {
+	m := &mlsapi.SubscribeRequest_V1_Mutate{MutateId: id}
+	for _, group := range groups {
+		m.Adds = append(m.Adds, &mlsapi.SubscribeRequest_V1_Mutate_Subscription{Topic: []byte("\x00" + group), IdCursor: cursor})
+	}
+	return m
+}
+
+func once(m *mlsapi.SubscribeRequest_V1_Mutate) *mlsapi.SubscribeRequest_V1_Mutate {
+	m.HistoryOnly = true
+	return m
+}
+
+func remove(id uint64, group string) *mlsapi.SubscribeRequest_V1_Mutate {
+	return &mlsapi.SubscribeRequest_V1_Mutate{MutateId: id, Removes: [][]byte{[]byte("\x00" + group)}}
+}
+
+// What is asked while a wave is in flight, which a client that doesn't read keeps
+// so. What follows is, for each wave: whether it brought all messages, and how many
+// topics are live.
+func TestX6_InFlight(t *testing.T) {
+	const stored = 6 * frameMessages
+	x, h := testIndex(t), hub.New()
+	log := order.NewEmbedded(x, time.Now, h.Publish)
+	t.Cleanup(func() {
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	var records []*order.Record
+	for i := range stored {
+		records = append(records, &order.Record{
+			Topic:   order.Topic{Kind: order.GroupMessage, ID: "g"},
+			Facts:   order.GroupFacts{}.Append(nil),
+			Payload: []byte(fmt.Sprint(i)),
+		})
+	}
+	if _, err := log.Append(t.Context(), records...); err != nil {
+		t.Fatal(err)
+	}
+	both := remove(2, "g")
+	both.Adds = add(2, 0, "g").Adds
+	for name, tc := range map[string]struct {
+		first, second *mlsapi.SubscribeRequest_V1_Mutate
+		code          codes.Code
+		want          string
+	}{
+		"the same id":                    {add(1, 0, "g"), add(1, 0, "other"), codes.InvalidArgument, ""},
+		"the same id to remove":          {add(1, 0, "g"), remove(1, "other"), codes.InvalidArgument, ""},
+		"to be read once, too":           {add(1, 0, "g"), once(add(2, 0, "g")), codes.InvalidArgument, ""},
+		"read once, to be subscribed":    {once(add(1, 0, "g")), add(2, 0, "g"), codes.InvalidArgument, ""},
+		"read once, to be read once":     {once(add(1, 0, "g")), once(add(2, 0, "g")), codes.InvalidArgument, ""},
+		"from later on":                  {add(1, 0, "g"), add(2, stored, "g"), codes.OK, "2: all, 0; 1: all, 1; "},
+		"from earlier on":                {add(1, 10, "g"), add(2, 5, "g"), codes.OK, "1: part, 0; 2: all, 1; "},
+		"from earlier on, with another":  {add(1, 10, "g", "other"), add(2, 5, "g"), codes.OK, "1: part, 1; 2: all, 1; "},
+		"removed":                        {add(1, 0, "g"), remove(2, "g"), codes.OK, "1: part, 0; 2: part, 0; "},
+		"removed while there is another": {add(1, 0, "g", "other"), remove(2, "g"), codes.OK, "2: part, 0; 1: part, 1; "},
+		"removed and added":              {add(1, 0, "g"), both, codes.OK, "1: part, 0; 2: all, 1; "},
+		"read once, removed":             {once(add(1, 0, "g")), remove(2, "g"), codes.OK, "1: part, 0; 2: part, 0; "},
+		"beside another":                 {add(1, 0, "g"), add(2, 0, "other"), codes.OK, "2: part, 1; 1: all, 1; "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPipe(t.Context(), Config{Index: x, Hub: h, Running: context.Background(), Logger: slog.New(slog.DiscardHandler)})
+			p.requests <- mutate(tc.first)
+			p.requests <- mutate(tc.second)
+			if tc.code == codes.OK {
+				p.requests <- ping(1) // it is taken when they are
+			}
+			close(p.requests)
+			got, messages, live, cursor := "", map[uint64]int{}, 0, map[uint64]uint64{}
+			for _, m := range []*mlsapi.SubscribeRequest_V1_Mutate{tc.first, tc.second} {
+				for _, a := range m.Adds {
+					cursor[m.MutateId] = a.IdCursor
+				}
+			}
+			for {
+				select {
+				case m := <-p.responses:
+					switch v := m.GetV1().Response.(type) {
+					case *mlsapi.SubscribeResponse_V1_Messages_:
+						messages[v.Messages.MutateId] += len(v.Messages.GroupMessages)
+					case *mlsapi.SubscribeResponse_V1_TopicsLive_:
+						live = len(v.TopicsLive.Topics)
+					case *mlsapi.SubscribeResponse_V1_CatchupComplete_:
+						id := v.CatchupComplete.MutateId
+						brought := "part"
+						if messages[id] == stored-int(cursor[id]) {
+							brought = "all"
+						}
+						got += fmt.Sprintf("%d: %s, %d; ", id, brought, live)
+						live = 0
+					}
+					continue
+				case err := <-p.ended:
+					if status.Code(err) != tc.code || tc.code == codes.OK && got != tc.want {
+						t.Errorf("%q, ended with %v; want %q, %v", got, err, tc.want, tc.code)
+					}
+				}
+				return
+			}
+		})
+	}
+}
+
 // Whatever frames a client sends, the stream ends with a status that blames it,
 // or in good order with each Mutate and each Ping answered once.
 func FuzzSubscribe(f *testing.F) {
@@ -248,28 +361,20 @@ func FuzzSubscribe(f *testing.F) {
 		}
 		return protowire.AppendBytes(nil, b)
 	}
-	mutate := func(m *mlsapi.SubscribeRequest_V1_Mutate) []byte {
-		return frame(&mlsapi.SubscribeRequest{Version: &mlsapi.SubscribeRequest_V1_{V1: &mlsapi.SubscribeRequest_V1{
-			Request: &mlsapi.SubscribeRequest_V1_Mutate_{Mutate: m},
-		}}})
-	}
-	add := func(id, cursor uint64, topics ...string) *mlsapi.SubscribeRequest_V1_Mutate {
-		m := &mlsapi.SubscribeRequest_V1_Mutate{MutateId: id}
-		for _, topic := range topics {
-			m.Adds = append(m.Adds, &mlsapi.SubscribeRequest_V1_Mutate_Subscription{Topic: []byte(topic), IdCursor: cursor})
+	mutates := func(list ...*mlsapi.SubscribeRequest_V1_Mutate) (b []byte) {
+		for _, m := range list {
+			b = append(b, frame(mutate(m))...)
 		}
-		return m
+		return b
 	}
-	remove := &mlsapi.SubscribeRequest_V1_Mutate{MutateId: 9, Removes: [][]byte{[]byte("\x00g")}}
-	once := add(3, 0, "\x00g", "\x01w")
-	once.HistoryOnly = true
-	f.Add(mutate(add(1, 0, "\x00g", "\x01w")))
-	f.Add(append(mutate(add(1, 5, "\x00g")), mutate(add(2, 0, "\x00g", "\x00g"))...))
-	f.Add(append(mutate(once), mutate(remove)...))
-	f.Add(append(mutate(remove), frame(ping(1))...))
+	welcome := &mlsapi.SubscribeRequest_V1_Mutate{MutateId: 4, Adds: []*mlsapi.SubscribeRequest_V1_Mutate_Subscription{{Topic: []byte("\x01w")}, {Topic: []byte("\x07g")}}}
+	f.Add(mutates(add(1, 0, "g", "other")))
+	f.Add(mutates(add(1, 5, "g"), add(2, 0, "g", "g")))
+	f.Add(mutates(once(add(3, 0, "g")), remove(9, "g")))
+	f.Add(append(mutates(remove(9, "g")), frame(ping(1))...))
 	f.Add(append(frame(pong(1)), frame(&mlsapi.SubscribeRequest{})...))
-	f.Add(mutate(add(0, 0, "\x00g")))
-	f.Add(mutate(add(1, 0, "\x07g", "")))
+	f.Add(mutates(add(0, 0, "g")))
+	f.Add(mutates(welcome))
 	f.Add([]byte{1, 0})
 
 	x := testIndex(f)
