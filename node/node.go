@@ -258,7 +258,8 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		}
 		ports = ports[:len(ports)-1]
 	}
-	n.transport = newTransport(o.Logger, certs, ports...)
+	n.limiter = api.NewLimiter(o.Now, o.Logger, api.Limits(o.Limits))
+	n.transport = newTransport(o.Logger, certs, n.limiter, ports...)
 	n.start()
 	return n, nil
 }
@@ -271,7 +272,6 @@ func (n *Node) start() {
 		h.Publish(batch)
 		records.Count(batch)
 	})
-	n.limiter = api.NewLimiter(n.options.Now, n.options.Logger, api.Limits(n.options.Limits))
 	config := api.Config{
 		Order:       n.order,
 		Index:       n.index,

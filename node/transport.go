@@ -100,7 +100,7 @@ type transport struct {
 }
 
 // newTransport takes over the ports.
-func newTransport(logger *slog.Logger, certs certificates, ports ...net.Listener) *transport {
+func newTransport(logger *slog.Logger, certs certificates, limiter *api.Limiter, ports ...net.Listener) *transport {
 	t := &transport{
 		ports: ports,
 		certs: certs,
@@ -122,6 +122,7 @@ func newTransport(logger *slog.Logger, certs certificates, ports ...net.Listener
 				Time:              pingAfter,
 				Timeout:           pingTimeout,
 			}),
+			grpc.UnaryInterceptor(limiter.HoldAnswers),
 			grpc.ConnectionTimeout(firstBytesTimeout),
 			grpc.MaxConcurrentStreams(maxStreams),
 			grpc.MaxHeaderListSize(maxHeaderBytes),
@@ -134,6 +135,7 @@ func newTransport(logger *slog.Logger, certs certificates, ports ...net.Listener
 			MaxBytes:      api.MaxMessageBytes,
 			BodyTimeout:   bodyTimeout,
 			ErrStopped:    api.ErrShuttingDown,
+			Hold:          limiter.Hold,
 			Logger:        logger,
 		}),
 		failed: make(chan error, 1),

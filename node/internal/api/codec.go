@@ -91,11 +91,15 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		// Somebody else's bytes would be sent with it.
 		err = fmt.Errorf("a message of %d bytes became %d", size, len(data))
 	}
+	var pool mem.BufferPool = answers
+	if held, ok := v.(*heldAnswer); ok {
+		pool = held.pool(buffer)
+	}
 	if err != nil {
-		answers.Put(buffer)
+		pool.Put(buffer)
 		return nil, err
 	}
-	return mem.BufferSlice{mem.NewBuffer(buffer, answers)}, nil
+	return mem.BufferSlice{mem.NewBuffer(buffer, pool)}, nil
 }
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {

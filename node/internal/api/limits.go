@@ -112,11 +112,12 @@ const (
 	limitInbox       = "inbox"
 	limitInboxQuota  = "inbox-quota"
 	limitContracts   = "contracts"
+	limitAnswers     = "answers"
 )
 
 var limitNames = []string{
 	limitWrites, limitReads, limitStreams, limitFilters, limitActions, limitValidations,
-	limitAddress, limitInbox, limitInboxQuota, limitContracts,
+	limitAddress, limitInbox, limitInboxQuota, limitContracts, limitAnswers,
 }
 
 // errBlocked is what the reference node tells those that it doesn't serve.
@@ -140,6 +141,8 @@ type Limiter struct {
 	validating      chan struct{} // holds a token for each that is being checked
 	validatingBytes atomic.Int64
 	asking          atomic.Int64 // questions to chains that are under way
+
+	untaken untaken
 }
 
 type callerKey struct {
@@ -153,6 +156,7 @@ func NewLimiter(now func() time.Time, logger *slog.Logger, l Limits) *Limiter {
 		now:     now,
 		refused: make(map[string]*atomic.Uint64, len(limitNames)),
 		streams: map[caller]int{},
+		untaken: untaken{by: map[caller]int{}},
 		warnOfProxy: sync.OnceFunc(func() {
 			logger.Warn("a proxy on this machine forwards calls but is not among the trusted proxies: all its clients share one limit")
 		}),

@@ -27,6 +27,9 @@ func (h *Handler) unary(path string, serve grpc.MethodHandler, implementation an
 			return nil, toConnect(err)
 		}
 		res, err := h.newResponse(message)
+		if err == nil {
+			err = h.hold(ctx, res)
+		}
 		if err != nil {
 			return nil, toConnect(err)
 		}

@@ -35,7 +35,10 @@ type Config struct {
 	BodyTimeout time.Duration
 	// ErrStopped is what calls are told that come after [Handler.Drain].
 	ErrStopped error
-	Logger     *slog.Logger
+	// Hold, if set, counts the bytes of an answer until release is called. The error
+	// is for callers who take too little.
+	Hold   func(ctx context.Context, bytes int) (release func(), err error)
+	Logger *slog.Logger
 }
 
 // A Handler serves all services that were registered, which must be done
@@ -118,6 +121,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.Body = &body{r.Body, controller}
 	}
 	m.ServeHTTP(w, r)
+}
+
+// hold lets an answer count until the call is over.
+func (h *Handler) hold(ctx context.Context, answer *response) error {
+	if h.Hold == nil {
+		return nil
+	}
+	release, err := h.Hold(ctx, proto.Size(answer))
+	if err == nil {
+		context.AfterFunc(ctx, release) // a request's context ends when it was served
+	}
+	return err
 }
 
 // controllerKey is where contexts of calls have their [http.ResponseController].
