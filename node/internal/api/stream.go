@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"maps"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -30,7 +31,7 @@ func subscribe[M any](c *Config, stream grpc.ServerStreamingServer[M], open *ope
 	defer context.AfterFunc(c.Running, func() { cancel(context.Cause(c.Running)) })()
 
 	subscription := c.Hub.Subscribe()
-	defer subscription.Close()
+	defer subscription.Close(maps.Keys(cursors))
 	topics := make([]order.Topic, 0, len(cursors))
 	for topic := range cursors {
 		topics = append(topics, topic)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"time"
 
 	"google.golang.org/grpc"
@@ -64,7 +65,7 @@ func (s *mlsServer) Subscribe(stream grpc.BidiStreamingServer[mlsapi.SubscribeRe
 		frames:   make(chan *mlsapi.SubscribeResponse),
 		written:  make(chan error, 1),
 	}
-	defer u.live.Close()
+	defer u.live.Close(maps.Keys(u.topics))
 	// Reading and writing block as long as the client likes; both end with the call.
 	defer close(u.frames)
 	go func() {

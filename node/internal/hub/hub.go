@@ -6,6 +6,7 @@ package hub
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"sync"
 
@@ -21,12 +22,19 @@ const (
 // Hub is safe for use by several goroutines.
 type Hub struct {
 	mu     sync.RWMutex
-	topics map[order.Topic]map[*Subscription]struct{}
+	topics map[order.Topic]watchers
+}
+
+// watchers of a topic. There can be millions of topics, and most have one watcher
+// at a time.
+type watchers struct {
+	first *Subscription              // never nil
+	more  map[*Subscription]struct{} // the others
 }
 
 // New returns a hub without subscribers.
 func New() *Hub {
-	return &Hub{topics: map[order.Topic]map[*Subscription]struct{}{}}
+	return &Hub{topics: map[order.Topic]watchers{}}
 }
 
 // Publish offers records, which are durable and visible, to the subscribers of
@@ -35,7 +43,12 @@ func (h *Hub) Publish(records []*order.Record) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	for _, r := range records {
-		for s := range h.topics[r.Topic] {
+		w, ok := h.topics[r.Topic]
+		if !ok {
+			continue
+		}
+		w.first.offer(r)
+		for s := range w.more {
 			s.offer(r)
 		}
 	}
@@ -52,7 +65,6 @@ func (h *Hub) Topics() int {
 func (h *Hub) Subscribe() *Subscription {
 	return &Subscription{
 		hub:     h,
-		topics:  map[order.Topic]struct{}{},
 		lagging: map[order.Topic]struct{}{},
 		wake:    make(chan struct{}, 1),
 	}
@@ -62,8 +74,6 @@ func (h *Hub) Subscribe() *Subscription {
 type Subscription struct {
 	hub  *Hub
 	wake chan struct{} // holds a token while there may be something to take
-
-	topics map[order.Topic]struct{} // guarded by the hub's lock
 
 	mu      sync.Mutex
 	queue   []*order.Record
@@ -82,13 +92,7 @@ func (s *Subscription) Add(topics ...order.Topic) {
 	for chunk := range slices.Chunk(topics, addAtOnce) {
 		s.hub.mu.Lock()
 		for _, topic := range chunk {
-			subscribers := s.hub.topics[topic]
-			if subscribers == nil {
-				subscribers = map[*Subscription]struct{}{}
-				s.hub.topics[topic] = subscribers
-			}
-			subscribers[s] = struct{}{}
-			s.topics[topic] = struct{}{}
+			s.hub.join(topic, s)
 		}
 		s.hub.mu.Unlock()
 	}
@@ -100,28 +104,48 @@ func (s *Subscription) Remove(topics ...order.Topic) {
 		s.hub.mu.Lock()
 		for _, topic := range chunk {
 			s.hub.leave(topic, s)
-			delete(s.topics, topic)
 		}
 		s.hub.mu.Unlock()
 	}
 }
 
-// Close ends the subscription. Nothing else must be called any more.
-func (s *Subscription) Close() {
+// Close ends the subscription. It watches none but these topics, which its reader
+// knows anyway. Nothing else must be called any more.
+func (s *Subscription) Close(topics iter.Seq[order.Topic]) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	for topic := range s.topics {
+	for topic := range topics {
 		s.hub.leave(topic, s)
+	}
+}
+
+// join is called with the lock held.
+func (h *Hub) join(topic order.Topic, s *Subscription) {
+	w := h.topics[topic]
+	switch {
+	case w.first == nil:
+		h.topics[topic] = watchers{first: s}
+	case w.first == s:
+	case w.more == nil:
+		h.topics[topic] = watchers{w.first, map[*Subscription]struct{}{s: {}}}
+	default:
+		w.more[s] = struct{}{}
 	}
 }
 
 // leave is called with the lock held.
 func (h *Hub) leave(topic order.Topic, s *Subscription) {
-	subscribers := h.topics[topic]
-	delete(subscribers, s)
-	if len(subscribers) == 0 {
-		delete(h.topics, topic)
+	w := h.topics[topic]
+	if w.first != s {
+		delete(w.more, s)
+		return
 	}
+	for next := range w.more {
+		delete(w.more, next)
+		h.topics[topic] = watchers{next, w.more}
+		return
+	}
+	delete(h.topics, topic)
 }
 
 func (s *Subscription) offer(r *order.Record) {

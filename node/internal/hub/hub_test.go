@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -153,9 +154,9 @@ func TestDelivery(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h, l := New(), newLog()
 		s := h.Subscribe()
-		defer s.Close()
 		r := newReader(l)
 		from := map[order.Topic]uint64{}
+		defer s.Close(maps.Keys(from))
 		var pending []*order.Record
 		publish := func(t *rapid.T, n, size int) {
 			var records []*order.Record
@@ -268,7 +269,7 @@ func TestConcurrent(t *testing.T) {
 						}
 						// All has been published: nothing more may be waiting.
 						r.check(fataler{t}, from)
-						s.Close()
+						s.Close(maps.Keys(from))
 						return
 					}
 					r.take(fataler{t}, news)
@@ -281,7 +282,7 @@ func TestConcurrent(t *testing.T) {
 						}
 					}
 				}
-				s.Close()
+				s.Close(maps.Keys(from))
 			}
 		})
 	}
@@ -317,12 +318,12 @@ func (f fataler) Fatalf(format string, args ...any) { f.Errorf(format, args...) 
 func TestSlowReader(t *testing.T) {
 	h, l := New(), newLog()
 	slow, quick := h.Subscribe(), h.Subscribe()
-	defer slow.Close()
-	defer quick.Close()
 	slow.Add(topic(0), topic(1))
 	quick.Add(topic(0), topic(1))
 	r := newReader(l)
 	from := map[order.Topic]uint64{topic(0): 0, topic(1): 0}
+	defer slow.Close(maps.Keys(from))
+	defer quick.Close(maps.Keys(from))
 	for i := range 10 * maxQueued {
 		h.Publish([]*order.Record{l.add(topic(i%2), zeros[:1000])})
 		news, err := quick.Next(t.Context())
@@ -386,7 +387,7 @@ func TestNextWaits(t *testing.T) {
 		if err := <-ended; !errors.Is(err, errNone) {
 			t.Errorf("Next after its context: %v", err)
 		}
-		s.Close()
+		s.Close(slices.Values([]order.Topic{topic(1)}))
 		h.Publish([]*order.Record{l.add(topic(1), nil)})
 		if len(s.queue) != 0 || len(h.topics) != 0 {
 			t.Error("a closed subscription is still served")
@@ -400,7 +401,7 @@ func BenchmarkPublish(b *testing.B) {
 			h := New()
 			for range subscribers {
 				s := h.Subscribe()
-				defer s.Close()
+				defer s.Close(slices.Values([]order.Topic{topic(0)}))
 				s.Add(topic(0))
 			}
 			records := []*order.Record{{Topic: topic(0), Number: 1, Payload: make([]byte, 100)}}
