@@ -247,7 +247,7 @@ func TestDescriptors(t *testing.T) {
 		t.Errorf("the last of %d connections was taken: %v", attackers, err)
 	}
 	// Enough for new logs and tables.
-	for range 36 {
+	for range 20 {
 		if err := send(); err != nil {
 			t.Fatalf("message %d: %v\n%s", sent, err, complaints.String())
 		}
