@@ -78,7 +78,7 @@ func main() {
 	b := &bench{}
 	flag.BoolVar(&b.all, "all", false, "also what is big: 10,000 connections, a million messages on disk, a store of 5 million")
 	only := flag.String("run", ".", "`regexp` of the measurements to make: publish, latency, page, delivery, streams; connections, disk, big")
-	flag.StringVar(&b.dir, "dir", "", "`directory` for stores, on the file system to measure; the system's temporary one if empty. -all needs 16 GB there")
+	flag.StringVar(&b.dir, "dir", "", "`directory` for stores, on the file system to measure; the system's temporary one if empty. -all needs 8 GB there")
 	flag.StringVar(&b.xmtp, "xmtp", "", "the `program` to measure; built from this repository if empty")
 	flag.IntVar(&b.rounds, "rounds", 9, "how many turns each comparison has")
 	flag.DurationVar(&b.turn, "turn", 2*time.Second, "how long a turn is")

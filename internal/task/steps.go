@@ -57,6 +57,7 @@ func (r *runner) proofSteps() ([]step, error) {
 		r.vectors(),
 		r.unitTests(6 * time.Hour),
 		r.fuzz(time.Minute, time.Hour),
+		r.speed(),
 		r.officialClients(3 * time.Hour),
 	}, r.expect()
 }
@@ -335,6 +336,15 @@ func (r *runner) benchmarks() step {
 			if !strings.Contains(line, "no test files") {
 				fmt.Fprintln(r.out, line)
 			}
+		})
+	}}
+}
+
+// speed measures a node beside a bare gRPC server.
+func (r *runner) speed() step {
+	return step{"speed", time.Hour, func(ctx context.Context) (string, error) {
+		return "", r.lines(ctx, goCommand("run", "./bench", "-all").with("CGO_ENABLED=0"), func(line string) {
+			fmt.Fprintln(r.out, line)
 		})
 	}}
 }
