@@ -257,13 +257,13 @@ func percentile(sorted []time.Duration, percent int) time.Duration {
 }
 
 // Publishing goes on at its pace while a store's worth of old messages is removed
-// and its space given back. The long tier has ten million of them, and insists.
+// and its space given back. Ten million of them.
 func TestRetention_Publishing(t *testing.T) {
 	if !proof {
-		t.Parallel()
+		t.Skip("it measures, and needs minutes and 11 GB: part of the long tier (XMTP_PROOF=1)")
 	}
 	ctx := long(t)
-	groups, each := scaled(100, 10_000), scaled(700, 1021)
+	const groups, each = 10_000, 1021
 	base := t.TempDir()
 	options := node.Options{Data: filepath.Join(base, "data")}
 	x, err := index.Open(index.Options{FS: vfs.Default, Dir: options.Data, Logger: slog.New(slog.DiscardHandler), OnFailure: func(err error) { t.Error(err) }})
@@ -282,7 +282,7 @@ func TestRetention_Publishing(t *testing.T) {
 		n := must(launch(options))(t)
 		defer n.Close()
 		end := make(chan struct{})
-		time.AfterFunc(scaled(time.Second, 30*time.Second), func() { close(end) })
+		time.AfterFunc(30*time.Second, func() { close(end) })
 		return publishFor(ctx, t, n, end)
 	}
 	before := without()
@@ -310,7 +310,7 @@ func TestRetention_Publishing(t *testing.T) {
 	t.Logf("CHECK retention: publish p99 while %d messages are removed in %v: %v, p50 %v; without: %v, p50 %v (before %v, after %v); ratio of p99: %.2f, may be 1.5",
 		removed.Messages, took.Round(time.Second), percentile(during, 99), percentile(during, 50), percentile(usual, 99), percentile(usual, 50),
 		percentile(before, 99), percentile(after, 99), ratio)
-	if proof && ratio > 1.5 {
+	if ratio > 1.5 {
 		t.Errorf("publishing takes %.2f times as long", ratio)
 	}
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -142,6 +143,9 @@ func TestPrunerOff(t *testing.T) {
 
 // Much is removed a little at a time, with rests, and its space given back.
 func TestPrunerSpace(t *testing.T) {
+	if os.Getenv("XMTP_PROOF") == "" {
+		t.Skip("90 MiB under the race detector: part of the long tier (XMTP_PROOF=1); TestSweepSpace of the index does it with less")
+	}
 	s := newStore(t)
 	defer s.close()
 	payload := strings.Repeat("x", 1<<20)
