@@ -152,7 +152,7 @@ func soakLength(t *testing.T) time.Duration {
 	if proof {
 		return time.Hour
 	}
-	return 10 * time.Second
+	return 6 * time.Second
 }
 
 // TestSoak lets clients join, leave, send, renew keys and lose their connections at
