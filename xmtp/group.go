@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/go-xmtp/go-xmtp/mls"
@@ -26,12 +27,16 @@ type group struct {
 	// Before that nothing is sent, so that a database that was rolled back is
 	// noticed while it still matters.
 	caughtUp bool
-	// streamed is the number up to which a live stream has brought everything.
+	// streamed is the number up to which a live stream has brought everything, or unstreamed.
 	streamed uint64
 	// outcomes tell what has become of intents that were not carried out, or not
 	// all of them, for those who wait for them.
 	outcomes map[int64]error
 }
+
+// unstreamed is what a group has streamed that has begun anew, until a stream
+// begins there too: what one brings meanwhile may not be what follows.
+const unstreamed = math.MaxUint64
 
 // groupCache finds the one group for an id.
 type groupCache struct {

@@ -43,7 +43,8 @@ type proxy struct {
 	cut    bool
 	fault  bool // only one call fails, then all is well
 	faults int
-	stream chan struct{} // closed when the next stream is open
+	stream chan struct{}  // closed when the next stream is open
+	opens  map[string]int // how many streams were opened, by the name of the call
 }
 
 // errCut is what a client sees of a cut.
@@ -57,7 +58,7 @@ func newProxy(t *testing.T, nodeURL string) *proxy {
 	check(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
-	p := &proxy{url: "http://" + listener.Addr().String(), node: conn}
+	p := &proxy{url: "http://" + listener.Addr().String(), node: conn, opens: map[string]int{}}
 	server := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.MaxRecvMsgSize(64<<20), grpc.MaxSendMsgSize(64<<20), grpc.UnknownServiceHandler(p.handle))
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
@@ -95,7 +96,8 @@ func (p *proxy) streams() <-chan struct{} {
 func (p *proxy) opened(method string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.stream != nil && strings.HasSuffix(method, "/SubscribeGroupMessages") {
+	p.opens[method[strings.LastIndex(method, "/")+1:]]++
+	if p.stream != nil && (strings.HasSuffix(method, "/SubscribeGroupMessages") || strings.HasSuffix(method, "/Subscribe")) {
 		close(p.stream)
 		p.stream = nil
 	}
@@ -190,11 +192,24 @@ func (p *proxy) handle(_ any, client grpc.ServerStream) error {
 	if streaming {
 		defer context.AfterFunc(client.Context(), cancel)()
 	}
-	stream, err := p.node.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
+	changing := strings.HasSuffix(method, "/Subscribe")
+	stream, err := p.node.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: changing}, method)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(stream.SendMsg(&request), stream.CloseSend()); err != nil {
+	if err := stream.SendMsg(&request); err != nil {
+		return err
+	}
+	if changing {
+		go func() {
+			for {
+				var request []byte
+				if client.RecvMsg(&request) != nil || stream.SendMsg(&request) != nil {
+					return
+				}
+			}
+		}()
+	} else if err := stream.CloseSend(); err != nil {
 		return err
 	}
 	if streaming {

@@ -155,19 +155,24 @@ const (
 	reconnectMax = 30 * time.Second
 )
 
-// run keeps the streams open until ctx ends.
+// run keeps a feed open until ctx ends.
 func (l *liveStreams) run(ctx context.Context) {
 	delay := reconnectMin
+	fixed := false // the node knows no others
 	for ctx.Err() == nil {
 		opened := l.client.options.now()
-		err := l.once(ctx)
+		err := l.once(ctx, fixed)
 		if ctx.Err() != nil {
 			return
 		}
-		if errors.Is(err, errMoreGroups) || l.client.options.now().Sub(opened) > time.Minute {
+		if errors.Is(err, errFixed) {
+			fixed = true
+			continue
+		}
+		if errors.Is(err, errReopen) || l.client.options.now().Sub(opened) > time.Minute {
 			delay = reconnectMin
 		}
-		if errors.Is(err, errMoreGroups) {
+		if errors.Is(err, errReopen) {
 			continue
 		}
 		l.client.options.logger.Info("stream lost", "error", err, "again in", delay)
@@ -178,50 +183,30 @@ func (l *liveStreams) run(ctx context.Context) {
 	}
 }
 
-// errMoreGroups ends a round because there are groups that it doesn't stream.
-var errMoreGroups = errors.New("there are more groups to stream")
+// errReopen ends a round because there are groups that its feed can't bring.
+var errReopen = errors.New("there are more groups to stream")
 
-// once opens both streams and applies what they bring until one ends.
-func (l *liveStreams) once(ctx context.Context) error {
+// once opens a feed and applies what it brings until it ends.
+func (l *liveStreams) once(ctx context.Context, fixed bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c := l.client
-	select {
-	case <-l.more: // all groups that are there now are part of this round
-	default:
+	streamed := map[string]bool{}
+	rows, err := l.unstreamed(ctx, streamed)
+	if err != nil {
+		return err
 	}
-	var rows []store.Group
 	var cursor int64
-	err := c.db.View(func(tx *store.Tx) (err error) {
-		if cursor, err = tx.Number(numberWelcome); err != nil {
-			return err
-		}
-		rows, err = tx.Groups()
+	err = c.db.View(func(tx *store.Tx) (err error) {
+		cursor, err = tx.Number(numberWelcome)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	request := &mlsapi.SubscribeGroupMessagesRequest{}
-	for _, row := range rows {
-		if row.Problem != "" {
-			continue
-		}
-		request.Filters = append(request.Filters, &mlsapi.SubscribeGroupMessagesRequest_Filter{GroupId: row.ID, IdCursor: row.Cursor})
-		g := c.groups.get(row.ID)
-		if err := g.acquire(ctx); err != nil {
-			return err
-		}
-		g.streamed = row.Cursor
-		g.release()
-	}
-	groups, err := c.node.MLS.SubscribeGroupMessages(ctx, request)
-	if err != nil {
-		return err
-	}
-	welcomes, err := c.node.MLS.SubscribeWelcomeMessages(ctx, &mlsapi.SubscribeWelcomeMessagesRequest{
-		Filters: []*mlsapi.SubscribeWelcomeMessagesRequest_Filter{{InstallationKey: c.installation.Bytes(), IdCursor: uint64(cursor)}},
-	})
+	f, err := c.openFeed(ctx, rows, uint64(cursor), fixed)
+	defer f.wait()
+	defer cancel()
 	if err != nil {
 		return err
 	}
@@ -229,63 +214,78 @@ func (l *liveStreams) once(ctx context.Context) error {
 	if err := c.sync(ctx); err != nil {
 		c.options.logger.Info("syncing before streaming", "error", err)
 	}
-	messages := make(chan *mlsapi.GroupMessage_V1, 2*pageSize)
-	welcomed := make(chan struct{}, 1)
-	ended := make(chan error, 2)
-	var readers sync.WaitGroup
-	defer readers.Wait()
-	defer cancel()
-	readers.Go(func() {
-		for {
-			m, err := groups.Recv()
-			if err != nil {
-				ended <- err
-				return
-			}
-			if v1 := m.GetV1(); v1 != nil {
-				select {
-				case messages <- v1:
-				case <-ctx.Done():
-					return
-				}
-			}
-		}
-	})
-	readers.Go(func() {
-		for {
-			if _, err := welcomes.Recv(); err != nil {
-				ended <- err
-				return
-			}
-			select {
-			case welcomed <- struct{}{}:
-			default: // a token is there already
-			}
-		}
-	})
 	for {
 		select {
-		case m := <-messages:
-			if err := c.applyStreamed(ctx, drain(messages, m)); err != nil {
+		case m := <-f.messages:
+			if err := c.applyStreamed(ctx, drain(f.messages, m)); err != nil {
 				return err
 			}
-		case <-welcomed:
+		case <-f.welcomed:
 			joined, err := c.syncWelcomes(ctx)
 			if err != nil {
 				return err
 			}
 			if len(joined) > 0 {
 				c.news.publish()
-				return errMoreGroups
+				l.changed()
 			}
 		case <-l.more:
-			return errMoreGroups
-		case err := <-ended:
+			rows, err := l.unstreamed(ctx, streamed)
+			if err != nil {
+				return err
+			}
+			if fixed && len(rows) > 0 {
+				return errReopen
+			}
+			f.add(rows)
+		case err := <-f.ended:
 			return err
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// unstreamed returns the groups that are not streamed yet, and are from now on.
+// It returns errReopen if one that is streamed has begun anew, so that the feed
+// is no longer where the group is.
+func (l *liveStreams) unstreamed(ctx context.Context, streamed map[string]bool) ([]store.Group, error) {
+	select {
+	case <-l.more: // all groups that are there now are looked at
+	default:
+	}
+	c := l.client
+	var rows []store.Group
+	err := c.db.View(func(tx *store.Tx) (err error) {
+		rows, err = tx.Groups()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	more := rows[:0]
+	for _, row := range rows {
+		if row.Problem != "" {
+			continue
+		}
+		g := c.groups.get(row.ID)
+		if err := g.acquire(ctx); err != nil {
+			return nil, err
+		}
+		anew := g.streamed == unstreamed
+		if !streamed[string(row.ID)] {
+			g.streamed = row.Cursor
+		}
+		g.release()
+		switch {
+		case !streamed[string(row.ID)]:
+			streamed[string(row.ID)] = true
+			more = append(more, row)
+		case anew:
+			return nil, errReopen
+		}
+	}
+	return more, nil
 }
 
 // drain takes what is there after the first message, up to a page.

@@ -207,7 +207,7 @@ func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, finish f
 	if err != nil {
 		return nil, err
 	}
-	g.mls, g.caughtUp, g.streamed = pending.Done().Group, false, 0
+	g.mls, g.caughtUp, g.streamed = pending.Done().Group, false, unstreamed
 	c.news.publish()
 	return g, nil
 }
