@@ -285,9 +285,14 @@ func (b *bench) coldPages(ctx context.Context, s store) (perPage time.Duration, 
 	for i := range pageCallers {
 		call := pageCaller(conns[i%len(conns)], s.groups, pick)
 		// A hundred groups among 64 callers.
-		for range (smallGroups - i + pageCallers - 1) / pageCallers {
-			group.Go(func() error { return call(reading) })
-		}
+		group.Go(func() error {
+			for range (smallGroups - i + pageCallers - 1) / pageCallers {
+				if err := call(reading); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
 	err = group.Wait()
 	return time.Since(begin) / smallGroups, err
