@@ -2,7 +2,9 @@ package mls
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 
@@ -194,6 +196,12 @@ func (w *walk) step() {
 // TestRandomWalk: members that walk the same way agree on everything, and a new
 // member can join from every state.
 func TestRandomWalk(t *testing.T) {
+	if os.Getenv("XMTP_PROOF") == "" {
+		// Not beside others, whose number of checks this would be.
+		checks := flag.Lookup("rapid.checks").Value
+		defer checks.Set(checks.String())
+		checks.Set("40")
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		w := &walk{T: rt, t: t, config: Config{PublicHandshakes: rapid.Bool().Draw(rt, "public")}}
 		founder, _ := w.newcomer()

@@ -2,11 +2,13 @@ package index
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"iter"
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -56,6 +58,12 @@ func (m *pruneModel) keeps(r *order.Record) bool {
 // under way, and the power is cut. Records that a sweep has removed may come back
 // by that, but whole, and go with the next.
 func TestSweep(t *testing.T) {
+	if os.Getenv("XMTP_PROOF") == "" {
+		// Not beside others, whose number of checks this would be.
+		checks := flag.Lookup("rapid.checks").Value
+		defer checks.Set(checks.String())
+		checks.Set("40")
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		fs := vfs.NewCrashableMem()
 		x := open(t, fs)
