@@ -81,9 +81,9 @@ func open(ctx context.Context, signer Signer, list []Option) (c *Client, err err
 	if err != nil {
 		return nil, err
 	}
-	owner, err := identity.ParseAddress(signer.Address())
+	owner, err := identifierOf(signer)
 	if err != nil {
-		return nil, fmt.Errorf("xmtp: the signer's address: %w", err)
+		return nil, fmt.Errorf("xmtp: %w", err)
 	}
 	so, err := o.storeOptions(owner.String())
 	if err != nil {
@@ -182,7 +182,8 @@ func (c *Client) InboxID() string { return c.inboxID }
 // lower-case hex digits.
 func (c *Client) InstallationID() string { return hex.EncodeToString(c.installation.Bytes()) }
 
-// Address is that of the wallet that the client was opened with, in lower case.
+// Address is that of the wallet that the client was opened with, in lower case,
+// or the public key of the passkey in hex.
 func (c *Client) Address() string { return c.address }
 
 // Close ends streams and background work and closes the database. What was

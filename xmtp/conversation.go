@@ -67,8 +67,8 @@ func (c *Client) consent(tx *store.Tx, group []byte, state int) error {
 	return tx.SetConsent(store.ConsentConversation, hex.EncodeToString(group), state, c.now())
 }
 
-// resolve returns the inbox id of a user, who is given by it or by an Ethereum
-// address.
+// resolve returns the inbox ids of users, who are given by it, by an Ethereum
+// address or by a passkey.
 func (c *Client) resolve(ctx context.Context, users []string) ([]string, error) {
 	ids := make([]string, len(users))
 	addresses := map[identity.Identifier][]int{}
@@ -77,16 +77,16 @@ func (c *Client) resolve(ctx context.Context, users []string) ([]string, error) 
 			ids[i] = user
 			continue
 		}
-		address, err := identity.ParseAddress(user)
+		address, err := parseIdentifier(user)
 		if err != nil {
-			return nil, fmt.Errorf("%.70q is neither an inbox id nor an address", user)
+			return nil, fmt.Errorf("%.140q is neither an inbox id nor an address or passkey", user)
 		}
 		addresses[address] = append(addresses[address], i)
 	}
 	if len(addresses) == 0 {
 		return ids, nil
 	}
-	found, err := c.lookUp(ctx, slices.Collect(maps.Keys(addresses))...)
+	found, err := c.inboxes.lookUp(ctx, slices.Collect(maps.Keys(addresses))...)
 	if err != nil {
 		return nil, err
 	}

@@ -21,26 +21,28 @@ import (
 const maxInboxesPerCall = 50
 
 // inboxes keeps the identity logs that a client has seen: verified, in the
-// database, and folded in memory.
+// database, and folded in memory. Without a client there is no database.
 type inboxes struct {
-	db   *store.DB
+	db   *store.DB // may be nil
 	node *network.Node
 
 	mu   sync.Mutex
 	logs map[string]*inboxLog
 	// One download at a time for each inbox, so that entries are stored in order.
-	busy map[string]chan struct{}
+	busy    map[string]chan struct{}
+	watches map[*installationWatch]struct{}
 }
 
 // inboxLog is the states of an inbox after each of its updates. It is
 // immutable; a longer one replaces it.
 type inboxLog struct {
 	numbers []uint64
+	times   []uint64 // ns, by the clock of the one who made the update
 	states  []*identity.State
 }
 
 func newInboxes(db *store.DB, node *network.Node) *inboxes {
-	return &inboxes{db: db, node: node, logs: map[string]*inboxLog{}, busy: map[string]chan struct{}{}}
+	return &inboxes{db: db, node: node, logs: map[string]*inboxLog{}, busy: map[string]chan struct{}{}, watches: map[*installationWatch]struct{}{}}
 }
 
 // latest returns the newest state and its number; nil and 0 for an inbox
@@ -64,6 +66,7 @@ func (l *inboxLog) extend(number uint64, update *identity.VerifiedUpdate) (*inbo
 	}
 	return &inboxLog{
 		numbers: append(slices.Clip(l.numbers), number),
+		times:   append(slices.Clip(l.times), update.TimestampNS()),
 		states:  append(slices.Clip(l.states), state),
 	}, nil
 }
@@ -77,6 +80,9 @@ func (x *inboxes) known(inbox string) (*inboxLog, error) {
 		return log, nil
 	}
 	log = &inboxLog{}
+	if x.db == nil {
+		return log, nil
+	}
 	err := x.db.View(func(tx *store.Tx) error {
 		return tx.Query("SELECT number, verified FROM identity_updates WHERE inbox = ? ORDER BY number", []any{inbox}, func(r store.Row) error {
 			update, err := identity.UnmarshalVerifiedUpdate(r.Bytes(1))
@@ -198,6 +204,7 @@ func (x *inboxes) add(ctx context.Context, inbox string, log *inboxLog, updates 
 		verified []byte
 	}
 	entries := make([]entry, 0, len(updates))
+	before, _ := log.latest()
 	var invalid error
 	for _, u := range updates {
 		longer := log
@@ -219,18 +226,21 @@ func (x *inboxes) add(ctx context.Context, inbox string, log *inboxLog, updates 
 		entries = append(entries, entry{u.SequenceId, verified})
 		log = longer
 	}
-	err := x.db.Update(func(tx *store.Tx) error {
+	store := func(tx *store.Tx) error {
 		for _, e := range entries {
 			if err := tx.Exec("INSERT INTO identity_updates (inbox, number, verified) VALUES (?, ?, ?)", inbox, e.number, e.verified); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
-	if err != nil {
-		return err
+	}
+	if x.db != nil {
+		if err := x.db.Update(store); err != nil {
+			return err
+		}
 	}
 	x.keep(inbox, log)
+	x.changed(inbox, before, log)
 	return invalid
 }
 
@@ -292,4 +302,35 @@ func (x *inboxes) InboxStates(ctx context.Context, at []protocol.Position) ([]pr
 		}
 	}
 	return states, nil
+}
+
+// maxLookUps is how many identifiers are asked about at once.
+const maxLookUps = 500
+
+// lookUp asks which inboxes identifiers belong to; those of nobody are left out.
+func (x *inboxes) lookUp(ctx context.Context, ids ...identity.Identifier) (map[identity.Identifier]string, error) {
+	found := make(map[identity.Identifier]string, len(ids))
+	for chunk := range slices.Chunk(ids, maxLookUps) {
+		request := &identityapi.GetInboxIdsRequest{}
+		for _, id := range chunk {
+			request.Requests = append(request.Requests, &identityapi.GetInboxIdsRequest_Request{Identifier: id.String(), IdentifierKind: id.ProtoKind()})
+		}
+		response, err := x.node.Identity.GetInboxIds(ctx, request)
+		if err != nil {
+			return nil, fmt.Errorf("looking up inboxes: %w", err)
+		}
+		if len(response.Responses) != len(chunk) {
+			return nil, fmt.Errorf("the node answered %d times about %d identifiers", len(response.Responses), len(chunk))
+		}
+		for i, answer := range response.Responses {
+			if answer.InboxId == nil {
+				continue
+			}
+			if err := identity.CheckInboxID(answer.GetInboxId()); err != nil {
+				return nil, fmt.Errorf("the node answered about %s: %w", chunk[i], err)
+			}
+			found[chunk[i]] = answer.GetInboxId()
+		}
+	}
+	return found, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/go-xmtp/go-xmtp/identity"
-	"github.com/go-xmtp/go-xmtp/proto/gen/associations"
 	"github.com/go-xmtp/go-xmtp/proto/gen/identityapi"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
@@ -18,7 +17,7 @@ func (c *Client) register(ctx context.Context, wallet Signer) error {
 	if err != nil || registered {
 		return err
 	}
-	owner, err := identity.ParseAddress(c.address)
+	owner, err := parseIdentifier(c.address)
 	if err != nil {
 		return fmt.Errorf("xmtp: %w", err)
 	}
@@ -59,7 +58,7 @@ func (c *Client) registered() (registered bool, err error) {
 // findOrDerive returns the inbox that the wallet belongs to, or the one that it
 // will create.
 func (c *Client) findOrDerive(ctx context.Context, owner identity.Identifier) (inboxID string, exists bool, err error) {
-	found, err := c.lookUp(ctx, owner)
+	found, err := c.inboxes.lookUp(ctx, owner)
 	if err != nil {
 		return "", false, err
 	}
@@ -68,36 +67,6 @@ func (c *Client) findOrDerive(ctx context.Context, owner identity.Identifier) (i
 	}
 	inboxID, err = identity.DeriveInboxID(owner, c.options.nonce)
 	return inboxID, false, err
-}
-
-// lookUp asks which inboxes identifiers belong to; those of nobody are left out.
-func (c *Client) lookUp(ctx context.Context, ids ...identity.Identifier) (map[identity.Identifier]string, error) {
-	request := &identityapi.GetInboxIdsRequest{}
-	for _, id := range ids {
-		kind := associations.IdentifierKind_IDENTIFIER_KIND_ETHEREUM
-		if id.Kind() == identity.KindPasskey {
-			kind = associations.IdentifierKind_IDENTIFIER_KIND_PASSKEY
-		}
-		request.Requests = append(request.Requests, &identityapi.GetInboxIdsRequest_Request{Identifier: id.String(), IdentifierKind: kind})
-	}
-	response, err := c.node.Identity.GetInboxIds(ctx, request)
-	if err != nil {
-		return nil, fmt.Errorf("looking up inboxes: %w", err)
-	}
-	if len(response.Responses) != len(ids) {
-		return nil, fmt.Errorf("the node answered %d times about %d identifiers", len(response.Responses), len(ids))
-	}
-	found := make(map[identity.Identifier]string, len(ids))
-	for i, answer := range response.Responses {
-		if answer.InboxId == nil {
-			continue
-		}
-		if err := identity.CheckInboxID(answer.GetInboxId()); err != nil {
-			return nil, fmt.Errorf("the node answered about %s: %w", ids[i], err)
-		}
-		found[ids[i]] = answer.GetInboxId()
-	}
-	return found, nil
 }
 
 // join adds the installation to the inbox, and creates that if it doesn't exist.
@@ -132,7 +101,7 @@ func (c *Client) join(ctx context.Context, wallet Signer, owner identity.Identif
 	if err := request.AddSignature(ctx, identity.SignInstallation(c.key, request.Text()), c.node); err != nil {
 		return err
 	}
-	if err := c.signWith(ctx, wallet, owner, request); err != nil {
+	if err := signWith(ctx, wallet, request, c.node); err != nil {
 		return err
 	}
 	update, err := request.Update()
@@ -160,21 +129,4 @@ func (c *Client) join(ctx context.Context, wallet Signer, owner identity.Identif
 		return fmt.Errorf("publishing the identity update: %w", published)
 	}
 	return fmt.Errorf("the node took the identity update but does not show it")
-}
-
-// signWith lets the wallet sign a request.
-func (c *Client) signWith(ctx context.Context, wallet Signer, owner identity.Identifier, request *identity.SignatureRequest) error {
-	signature, err := wallet.SignText(ctx, request.Text())
-	if err != nil {
-		return fmt.Errorf("the wallet did not sign: %w", err)
-	}
-	if contract, ok := wallet.(ContractSigner); ok {
-		err = request.AddContractSignature(ctx, identity.AccountID(contract.ChainID(), owner), signature, c.node)
-	} else {
-		err = request.AddSignature(ctx, identity.EOASignature(signature), c.node)
-	}
-	if err != nil {
-		return fmt.Errorf("the wallet's signature: %w", err)
-	}
-	return nil
 }

@@ -10,15 +10,66 @@ import (
 	"github.com/go-xmtp/go-xmtp/identity"
 )
 
-// Signer is a wallet that owns an inbox. A client asks it once, when its
-// installation is registered, and for changes of the inbox.
+// Signer is a wallet or passkey that owns an inbox. A client asks it once, when
+// its installation is registered, and for changes of the inbox.
 type Signer interface {
-	// Address is the wallet's Ethereum address: "0x" and 40 hex digits.
+	// Address is the wallet's Ethereum address: "0x" and 40 hex digits; or, of a
+	// [PasskeySigner], its public key in hex.
 	Address() string
 	// SignText signs a text that a person can read, as ERC-191 says
 	// ("personal_sign"), and returns R, S and V, 65 bytes; or, for a
 	// [ContractSigner], what the contract takes.
 	SignText(ctx context.Context, text string) ([]byte, error)
+}
+
+// identifierOf returns who signs.
+func identifierOf(signer Signer) (identity.Identifier, error) {
+	id, err := parseIdentifier(signer.Address())
+	if err != nil {
+		return id, fmt.Errorf("the signer's address: %w", err)
+	}
+	return id, nil
+}
+
+// parseIdentifier reads an address or the public key of a passkey in hex, which
+// differ by their lengths.
+func parseIdentifier(s string) (identity.Identifier, error) {
+	switch len(strings.TrimPrefix(s, "0x")) {
+	case 2 * 33, 2 * 65:
+		return identity.ParsePasskey(s)
+	}
+	return identity.ParseAddress(s)
+}
+
+// signWith lets a signer sign a request.
+func signWith(ctx context.Context, signer Signer, request *identity.SignatureRequest, chain identity.ContractVerifier) error {
+	id, err := identifierOf(signer)
+	if err != nil {
+		return err
+	}
+	if passkey, ok := signer.(*PasskeySigner); ok {
+		signature, err := passkey.sign(ctx, request.Text())
+		if err != nil {
+			return fmt.Errorf("the passkey did not sign: %w", err)
+		}
+		if err := request.AddSignature(ctx, identity.PasskeySignature(passkey.publicKey, signature.Signature, signature.AuthenticatorData, signature.ClientDataJSON), chain); err != nil {
+			return fmt.Errorf("the passkey's signature: %w", err)
+		}
+		return nil
+	}
+	signature, err := signer.SignText(ctx, request.Text())
+	if err != nil {
+		return fmt.Errorf("the wallet did not sign: %w", err)
+	}
+	if contract, ok := signer.(ContractSigner); ok {
+		err = request.AddContractSignature(ctx, identity.AccountID(contract.ChainID(), id), signature, chain)
+	} else {
+		err = request.AddSignature(ctx, identity.EOASignature(signature), chain)
+	}
+	if err != nil {
+		return fmt.Errorf("the wallet's signature: %w", err)
+	}
+	return nil
 }
 
 // WalletSigner returns a signer for a wallet that is somewhere else: in an app,
