@@ -357,11 +357,11 @@ func settledHeap() uint64 {
 func TestS6(t *testing.T) {
 	const (
 		stalled = 2
-		size    = 16 << 10
+		size    = 64 << 10
 		batch   = 16
-		allowed = 80 << 20 // what stalled readers may cost, of 112 MiB; the race detector doubles it
+		allowed = 60 << 20 // what stalled readers may cost, of 80 MiB; the race detector doubles it
 	)
-	messages := scaled(7168, 65536)
+	messages := scaled(1280, 16384)
 	// On disk, so that what is stored is not in memory as well.
 	n, ctx := start(t, node.Options{Data: t.TempDir()}), long(t)
 	c := dial(t, n)

@@ -684,8 +684,8 @@ func TestSubscribeShutdown(t *testing.T) {
 // A reader that never reads costs a bounded amount of memory, disturbs nobody,
 // and has everything in order when it reads at last.
 func TestSubscribeStalled(t *testing.T) {
-	const size, batch, allowed = 16 << 10, 16, 40 << 20
-	messages := scaled(4096, 65536)
+	const size, batch, allowed = 64 << 10, 16, 20 << 20
+	messages := scaled(640, 16384)
 	n, ctx := start(t, node.Options{Data: t.TempDir()}), long(t)
 	c := dial(t, n)
 	groups := [][]byte{newGroupID(), newGroupID(), newGroupID()}

@@ -402,10 +402,7 @@ func (l *log) all(ctx context.Context, c *client, topic []byte, cursor uint64) (
 // bothLogs runs a test for group messages and for welcomes.
 func bothLogs(t *testing.T, test func(t *testing.T, l *log)) {
 	for _, l := range []*log{&groupLog, &welcomeLog} {
-		t.Run(l.name, func(t *testing.T) {
-			t.Parallel()
-			test(t, l)
-		})
+		t.Run(l.name, func(t *testing.T) { test(t, l) })
 	}
 }
 

@@ -219,9 +219,6 @@ func TestW8(t *testing.T) {
 		"default": pagingDefault, "up": pagingUp, "limits": pagingLimits, "small": pagingSmall,
 		"full": pagingFull, "down": pagingDown, "unknown": pagingUnknown,
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, &welcomeLog)
-		})
+		t.Run(name, func(t *testing.T) { test(t, &welcomeLog) })
 	}
 }

@@ -34,7 +34,7 @@ var failingWrites = map[string]struct {
 	"log-sync":        {"sync", ".log", syscall.EIO, true},
 	"log-write":       {"write", ".log", syscall.EIO, false},
 	"log-full":        {"write", ".log", syscall.ENOSPC, true},
-	"new-log-full":    {"create", ".log", syscall.ENOSPC, true},
+	"new-log-full":    {"create", ".log", syscall.ENOSPC, false},
 	"directory-sync":  {"sync", "/store", syscall.EIO, true},
 	"manifest-write":  {"write", "MANIFEST-", syscall.EIO, false},
 	"manifest-full":   {"write", "MANIFEST-", syscall.ENOSPC, false},

@@ -111,7 +111,7 @@ func (k *killed) kill(start <-chan struct{}, after time.Duration) error {
 func TestKill(t *testing.T) {
 	t.Parallel()
 	const people, perDirectory = 4, 25
-	rounds := scaled(20, 500)
+	rounds := scaled(10, 500)
 	ctx := within(t, scaled(5*time.Minute, 3*time.Hour))
 	rng := rand.New(rand.NewPCG(1, 2))
 	var l *load

@@ -190,7 +190,7 @@ func TestSubscribeModel(t *testing.T) {
 	checks := flag.Lookup("rapid.checks").Value
 	before := checks.String()
 	defer checks.Set(before)
-	checks.Set(scaled("25", "2000"))
+	checks.Set(scaled("12", "2000"))
 	n := start(t, node.Options{})
 	publisher := dial(t, n)
 	rapid.Check(t, func(t *rapid.T) {

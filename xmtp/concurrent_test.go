@@ -17,7 +17,7 @@ import (
 func TestManySendersThroughABadConnection(t *testing.T) {
 	t.Parallel()
 	const senders = 64
-	each := 4000 / senders
+	each := 1600 / senders
 	if proof {
 		each = 1000
 	}

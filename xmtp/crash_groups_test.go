@@ -41,7 +41,7 @@ func changeSettings(t *testing.T, before func(w *world, id string, n int)) {
 	w := newWorld(t)
 	id := w.group(t)
 	n := 0
-	eachCut(t, 23, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 47, func(at cut, loss crashtest.Loss) bool {
 		v := must(w.alice.client.Conversation(id))(t)
 		n++
 		before(w, id, n)
@@ -85,7 +85,7 @@ func changeSettings(t *testing.T, before func(w *world, id string, n int)) {
 func TestCrashWhileLeaving(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	eachCut(t, 43, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 83, func(at cut, loss crashtest.Loss) bool {
 		w.sent = map[string]bool{}
 		theirs := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID(), w.carol.InboxID()))(t)
 		check(t, w.alice.client.Sync(t.Context()))
@@ -130,7 +130,7 @@ func TestCrashWhileLettingGo(t *testing.T) {
 	w := newWorld(t)
 	dave := newClient(t, w.url, WithoutWorkers())
 	id := w.group(t)
-	eachCut(t, 43, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 83, func(at cut, loss crashtest.Loss) bool {
 		check(t, must(w.alice.client.Conversation(id))(t).AddMembers(t.Context(), dave.InboxID()))
 		check(t, inConversation(t, dave, id).Leave(t.Context()))
 		ctx, cancel := w.alice.armed(t, at)
@@ -159,7 +159,7 @@ func TestCrashWhileAddingWhoIsOutOfReach(t *testing.T) {
 	w := newWorld(t)
 	dave := newClient(t, w.url, WithoutWorkers())
 	id := w.group(t)
-	eachCut(t, 43, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 83, func(at cut, loss crashtest.Loss) bool {
 		s := newStranger(t, w.bob)
 		v := must(w.alice.client.Conversation(id))(t)
 		add := func() error {

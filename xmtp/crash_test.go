@@ -293,7 +293,7 @@ func (w *world) told(t *testing.T, c *Client, ids ...string) {
 func TestCrashWhileRegistering(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	eachCut(t, 11, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 19, func(at cut, loss crashtest.Loss) bool {
 		check(t, w.alice.client.Close())
 		w.fs.Load(nil)
 		w.alice = newDevice(t, w.fs, w.proxy)
@@ -325,7 +325,7 @@ func TestCrashWhileCreatingAGroup(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	checked := map[string]bool{}
-	eachCut(t, 15, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 29, func(at cut, loss crashtest.Loss) bool {
 		ctx, cancel := w.alice.armed(t, at)
 		v, err := w.alice.client.NewGroup(ctx, GroupOptions{}, w.bob.InboxID(), w.carol.Address())
 		cancel()
@@ -365,7 +365,7 @@ func TestCrashWhileCreatingAGroup(t *testing.T) {
 func TestCrashWhileCreatingADirectMessage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	eachCut(t, 25, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 47, func(at cut, loss crashtest.Loss) bool {
 		dave := newClient(t, w.url, WithoutWorkers())
 		ctx, cancel := w.alice.armed(t, at)
 		_, err := w.alice.client.DM(ctx, dave.Address())
@@ -406,7 +406,7 @@ func TestCrashWhileSending(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := w.group(t)
-	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
 		ctx, cancel := w.alice.armed(t, at)
 		err := errors.Join(w.say(ctx, w.alice.client, id), w.say(ctx, w.alice.client, id))
 		cancel()
@@ -428,7 +428,7 @@ func TestCrashWhileSending(t *testing.T) {
 func TestCrashWhileSendingForTheFirstTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	eachCut(t, 15, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 29, func(at cut, loss crashtest.Loss) bool {
 		w.sent = map[string]bool{}
 		v := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID(), w.carol.InboxID()))(t)
 		check(t, w.say(t.Context(), w.bob, v.ID()))
@@ -468,7 +468,7 @@ func changeMembers(t *testing.T, before func(w *world, id string)) {
 	dave := newClient(t, w.url, WithoutWorkers())
 	id := w.group(t)
 	in := false
-	eachCut(t, 15, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 29, func(at cut, loss crashtest.Loss) bool {
 		v := must(w.alice.client.Conversation(id))(t)
 		before(w, id)
 		ctx, cancel := w.alice.armed(t, at)
@@ -512,7 +512,7 @@ func TestCrashWhileReceiving(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := w.group(t)
-	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
 		// Messages, commits, and messages of the next epochs.
 		check(t, w.say(t.Context(), w.bob, id))
 		check(t, must(w.bob.Conversation(id))(t).UpdateKeys(t.Context()))
@@ -539,7 +539,7 @@ func TestCrashWhileStreaming(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := w.group(t)
-	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
 		ctx, cancel := w.alice.armed(t, at)
 		connected := w.proxy.streams()
 		streamed := make(chan error, 1)
@@ -582,7 +582,7 @@ func TestCrashWhileStreaming(t *testing.T) {
 func TestCrashWhileJoining(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
 		w.sent = map[string]bool{}
 		v := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID()))(t)
 		check(t, w.say(t.Context(), w.bob, v.ID()))
@@ -607,7 +607,7 @@ func TestCrashWhileJoining(t *testing.T) {
 func TestCrashWhileRotatingTheKeyPackage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	eachCut(t, 2, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
 		ctx, cancel := w.alice.armed(t, at)
 		err := w.alice.client.rotateKeyPackage(ctx)
 		cancel()
@@ -656,7 +656,7 @@ func TestFailedWrites(t *testing.T) {
 	w := newWorld(t)
 	id := w.group(t)
 	ctx := t.Context()
-	step := 13
+	step := 23
 	if proof {
 		step = 1
 	}

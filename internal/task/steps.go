@@ -45,7 +45,6 @@ func (r *runner) testSteps() ([]step, error) {
 	return slices.Concat(builds, steps, []step{
 		r.vectors(),
 		r.unitTests(20 * time.Minute),
-		r.fuzz(3*time.Second, time.Minute),
 		r.officialClients(25 * time.Minute),
 	}), r.expect()
 }

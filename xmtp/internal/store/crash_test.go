@@ -140,7 +140,7 @@ func TestPowerCutAtEveryOperation(t *testing.T) {
 			points := 0
 			for op, all := 1, fs.Ops(); op <= all; op++ {
 				for i, loss := range losses(op) {
-					if !proof && (i != op%5 || op > making && op/5%5 != 0) {
+					if !proof && (i != op%5 || op > making && op/5%10 != 0) {
 						continue
 					}
 					points++
@@ -166,7 +166,7 @@ func TestPowerCutDuringRecovery(t *testing.T) {
 	const steps = 10
 	fs := crashtest.New(t)
 	o := Options{Path: "/client.db", Key: testKey(), VFS: fs.Name()}
-	rounds := uint64(12)
+	rounds := uint64(6)
 	if proof {
 		rounds = 1000
 	}
