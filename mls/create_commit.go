@@ -154,6 +154,7 @@ func (g *Group) commit(opts CommitOptions) (*Pending[*OutgoingCommit], error) {
 	}
 	e := g.current
 	out.Staged = e.describe(b.outcome, b.content, b.list)
+	out.Staged.next = b.next
 	tr := &transition{
 		staged: out.Staged, next: b.next, before: b.outcome.before,
 		hash: e.suite.Hash(nil, message), content: b.content.raw,

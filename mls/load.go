@@ -350,6 +350,7 @@ func (g *Group) loadOwnCommit(f *fields) error {
 	}
 	o.extensions = next.context.extensions
 	tr.staged = e.describe(o, content, list)
+	tr.staged.next = next
 	g.ownCommit = tr
 	return nil
 }

@@ -32,6 +32,18 @@ type StagedCommit struct {
 
 	// Extensions are those of the group context from now on.
 	Extensions []Extension
+
+	next *epoch // nil if we are removed
+}
+
+// EpochAuthenticator is that of the epoch that the commit begins (§8.7), as
+// [Group.EpochAuthenticator] returns it once the commit is merged; nil if we are
+// removed by it. It is gone when the result that the commit came with is discarded.
+func (s *StagedCommit) EpochAuthenticator() []byte {
+	if s.next == nil {
+		return nil
+	}
+	return bytes.Clone(s.next.secrets.Authenticator)
 }
 
 // CommittedProposal is a proposal in a commit (§12.4).
@@ -165,7 +177,7 @@ func (g *Group) stage(m *authenticatedContent) (*transition, error) {
 		next.wipe(e.keys)
 		return nil, err
 	}
-	tr.next = next
+	tr.next, tr.staged.next = next, next
 	return tr, nil
 }
 

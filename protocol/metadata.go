@@ -103,9 +103,10 @@ const (
 	AttributeDisappearFrom  = "message_disappear_from_ns" // decimal
 	AttributeDisappearIn    = "message_disappear_in_ns"   // decimal
 	AttributeMinimumVersion = "minimum_supported_protocol_version"
+	// AttributeCommitLogSigner is a seed in hex, see [MutableMetadata.CommitLogSeed].
+	AttributeCommitLogSigner = "_commit_log_signer"
 
-	attributeCommitLogSigner = "_commit_log_signer"
-	superAdminPrefix         = "_"
+	superAdminPrefix = "_"
 )
 
 // attributeLimits are the most bytes that attributes may have.
@@ -173,7 +174,7 @@ func (m *MutableMetadata) SetDisappearing(d Disappearing) {
 // CommitLogSeed returns the seed of the Ed25519 key that signs the group's commit
 // log, 32 bytes; nil if the group has none.
 func (m *MutableMetadata) CommitLogSeed() []byte {
-	seed, err := hex.DecodeString(m.Attributes[attributeCommitLogSigner])
+	seed, err := hex.DecodeString(m.Attributes[AttributeCommitLogSigner])
 	if err != nil || len(seed) != 32 {
 		return nil
 	}
@@ -188,7 +189,7 @@ func newMutableMetadata() *MutableMetadata {
 		AttributeName:            "",
 		AttributeDescription:     "",
 		AttributeImageURL:        "",
-		attributeCommitLogSigner: hex.EncodeToString(seed),
+		AttributeCommitLogSigner: hex.EncodeToString(seed),
 	}}
 }
 

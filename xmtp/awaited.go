@@ -165,7 +165,8 @@ const (
 )
 
 // retryAwaited tries to add those for whom it is time.
-func (c *Client) retryAwaited(ctx context.Context) error {
+func (c *Client) retryAwaited(ctx context.Context) (time.Duration, error) {
+	next := forever
 	var due []*group
 	err := c.db.View(func(tx *store.Tx) error {
 		groups, err := tx.AwaitingGroups()
@@ -177,21 +178,35 @@ func (c *Client) retryAwaited(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			wait := min(max(time.Duration(c.now()-a.Since)/awaitPart, awaitMin), awaitMax)
-			if found && usable(row) == nil && c.now()-row.Checked >= int64(wait) {
-				due = append(due, c.groups.get(a.ID))
+			if !found || usable(row) != nil {
+				continue
 			}
+			wait := min(max(time.Duration(c.now()-a.Since)/awaitPart, awaitMin), awaitMax)
+			left := wait - time.Duration(c.now()-row.Checked)
+			if left <= 0 {
+				due = append(due, c.groups.get(a.ID))
+				left = wait
+			}
+			next = sooner(next, left)
 		}
 		return nil
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var errs []error
 	for _, g := range due {
 		errs = append(errs, g.refresh(ctx))
 	}
-	return errors.Join(errs...)
+	return next, errors.Join(errs...)
+}
+
+// sooner returns the shorter of two waits.
+func sooner(a, b time.Duration) time.Duration {
+	if a == forever {
+		return b
+	}
+	return min(a, b)
 }
 
 // refresh looks at members' inboxes now.

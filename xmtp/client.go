@@ -34,6 +34,8 @@ type Client struct {
 	news   notifier
 	live   liveStreams
 
+	deletions deletions
+
 	// welcoming serialises the processing of welcomes.
 	welcoming chan struct{}
 
@@ -69,9 +71,7 @@ func NewClient(ctx context.Context, signer Signer, list ...Option) (*Client, err
 	if err := c.register(ctx, signer); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	if c.options.workers {
-		c.startWorkers()
-	}
+	c.startWorkers()
 	return c, nil
 }
 

@@ -167,7 +167,7 @@ func (c *Client) siblings(dm string) (rows []store.Group, err error) {
 
 // UpdateKeys renews our keys in the conversation. Who had got hold of the old
 // ones, and of nothing else, can't read what is sent after it (RFC 9420 §16.6).
-// It happens by itself before our first message and every 30 days.
+// It happens by itself: see [SelfUpdatePolicy].
 func (v *Conversation) UpdateKeys(ctx context.Context) error {
 	if err := v.change(ctx, intentKeyUpdate, struct{}{}); err != nil {
 		return fmt.Errorf("xmtp: updating keys: %w", err)
@@ -175,11 +175,10 @@ func (v *Conversation) UpdateKeys(ctx context.Context) error {
 	return nil
 }
 
-// When members' installations are looked at again, and when our leaf is renewed.
+// When members' installations are looked at again.
 const (
 	checkBeforeSend = 5 * time.Second
 	checkOnSync     = 30 * time.Minute
-	renewLeaf       = 30 * 24 * time.Hour
 )
 
 // SendText sends a plain text and returns its message once it is published.
@@ -253,11 +252,10 @@ func (v *Conversation) send(ctx context.Context, c *content.Encoded, push bool) 
 // first commit in a group that we were let into, and members' new installations.
 func (v *Conversation) prepare(tx *store.Tx, row store.Group) error {
 	now := v.client.now()
-	if now-row.Rotated > int64(renewLeaf) {
-		if _, err := v.group.enqueue(tx, intentKeyUpdate, struct{}{}, nil); err != nil {
+	if v.client.options.selfUpdate.beforeMessage(row, now) {
+		if err := v.group.enqueueKeyUpdate(tx); err != nil {
 			return err
 		}
-		row.Rotated = now
 	}
 	if now-row.Checked > int64(checkBeforeSend) {
 		if _, err := v.group.enqueue(tx, intentMembership, membershipIntent{}, nil); err != nil {

@@ -141,7 +141,7 @@ func TestCrashWhileLettingGo(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.recover(t, at, loss)
-		check(t, w.alice.client.letGo(t.Context())) // as the worker does
+		must(w.alice.client.letGo(t.Context()))(t) // as the worker does
 		w.converge(t)
 		if slices.Contains(memberIDs(t, must(w.bob.Conversation(id))(t)), dave.InboxID()) {
 			t.Error("dave is still there")

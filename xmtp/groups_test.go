@@ -553,7 +553,7 @@ func TestGroupMembersOutOfReach(t *testing.T) {
 	}
 	for range 10 {
 		before := must(a.group.row())(t).Checked
-		check(t, alice.retryAwaited(ctx))
+		must(alice.retryAwaited(ctx))(t)
 		if must(a.group.row())(t).Checked != before {
 			tries++
 		}
@@ -577,7 +577,7 @@ func TestGroupMembersOutOfReach(t *testing.T) {
 	check(t, a.RemoveMembers(ctx, strangers[6].inboxID))
 	strangers[6].reachable(t, alice)
 	time.advance(awaitMax)
-	check(t, alice.retryAwaited(ctx))
+	must(alice.retryAwaited(ctx))(t)
 	if slices.Contains(memberIDs(t, a), strangers[6].inboxID) {
 		t.Error("added although cancelled")
 	}

@@ -21,7 +21,7 @@ const (
 )
 
 // rotateKeyPackage uploads a new key package. One that was made but perhaps not
-// uploaded is uploaded first.
+// uploaded is uploaded first, unless it has lost too much of its life meanwhile.
 func (c *Client) rotateKeyPackage(ctx context.Context) error {
 	var row int64
 	var public []byte
@@ -30,7 +30,7 @@ func (c *Client) rotateKeyPackage(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if found && !newest.Uploaded {
+		if found && !newest.Uploaded && c.now()-newest.Created < int64(keepReplaced) {
 			kp, err := protocol.UnmarshalKeyPackage(newest.Package)
 			if err != nil {
 				return err
@@ -95,12 +95,9 @@ func (c *Client) maintainKeyPackages(ctx context.Context) (time.Duration, error)
 		return 0, err
 	}
 	if wait := due - c.now(); wait > 0 {
-		return min(time.Duration(wait), time.Hour), nil
+		return time.Duration(wait), nil
 	}
-	if err := c.rotateKeyPackage(ctx); err != nil {
-		return 0, err
-	}
-	return time.Hour, nil
+	return keepReplaced, c.rotateKeyPackage(ctx)
 }
 
 // fetchKeyPackages gets the key packages of installations, as far as they can be

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/go-xmtp/go-xmtp/content"
 	"github.com/go-xmtp/go-xmtp/protocol"
@@ -148,20 +149,20 @@ func containsAll(list, all []string) bool {
 }
 
 // letGo removes from all groups those who want to leave, where we may.
-func (c *Client) letGo(ctx context.Context) error {
+func (c *Client) letGo(ctx context.Context) (time.Duration, error) {
 	var ids [][]byte
 	err := c.db.View(func(tx *store.Tx) (err error) {
 		ids, err = tx.LeavingGroups()
 		return err
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var errs []error
 	for _, id := range ids {
 		errs = append(errs, c.groups.get(id).letGo(ctx))
 	}
-	return errors.Join(errs...)
+	return forever, errors.Join(errs...)
 }
 
 func (g *group) letGo(ctx context.Context) error {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,7 +51,9 @@ type options struct {
 	appVersion string
 	padding    bool
 	nonce      uint64
-	workers    bool
+	off        [workerCount]bool // workers that don't run
+	selfUpdate SelfUpdatePolicy
+	visible    time.Duration // how long to wait for the registration to be seen
 	now        func() time.Time
 	vfs        string
 }
@@ -148,11 +151,18 @@ func WithNonce(nonce uint64) Option {
 	}
 }
 
-// WithoutWorkers runs nothing in the background: key packages are rotated and
-// the database is tidied only when methods are called.
-func WithoutWorkers() Option {
+// WithoutWorkers switches workers off; with none named, all of them, so that nothing
+// runs in the background. What they do is then done by [Client.Upkeep] alone.
+func WithoutWorkers(which ...Worker) Option {
 	return func(o *options) error {
-		o.workers = false
+		for w := range workerCount {
+			o.off[w] = o.off[w] || len(which) == 0 || slices.Contains(which, w)
+		}
+		for _, w := range which {
+			if w < 0 || w >= workerCount {
+				return fmt.Errorf("there is no worker %d", w)
+			}
+		}
 		return nil
 	}
 }
@@ -166,7 +176,7 @@ func WithClock(now func() time.Time) Option {
 }
 
 func newOptions(list []Option) (*options, error) {
-	o := &options{padding: true, nonce: 1, workers: true, now: time.Now, logger: slog.New(slog.DiscardHandler)}
+	o := &options{padding: true, nonce: 1, now: time.Now, logger: slog.New(slog.DiscardHandler)}
 	for _, option := range append([]Option{WithNode(Local)}, list...) {
 		if err := option(o); err != nil {
 			return nil, fmt.Errorf("xmtp: %w", err)

@@ -112,6 +112,7 @@ func (g *group) settle(ctx context.Context, row int64) error {
 			break
 		}
 	}
+	g.client.news.publish() // for the worker that takes it on
 	return fmt.Errorf("%w: %w", ErrNotPublished, errors.Join(last, ctx.Err()))
 }
 
@@ -132,17 +133,23 @@ func (g *group) settleOnce(ctx context.Context, row int64) (done bool, err error
 		if err != nil {
 			return false, err
 		}
-		if err := g.sync(ctx); err != nil {
+		if _, err := g.advance(ctx, before); err != nil {
 			return false, err
-		}
-		after, err := g.progress()
-		if err != nil {
-			return false, err
-		}
-		if slices.Equal(before, after) {
-			return false, errors.New("the node does not show what was published")
 		}
 	}
+}
+
+// advance syncs, and says with an error if that has not brought the outbox on. It
+// is done if nothing is left in it.
+func (g *group) advance(ctx context.Context, before []int64) (done bool, err error) {
+	if err := g.sync(ctx); err != nil {
+		return false, err
+	}
+	after, err := g.progress()
+	if err == nil && slices.Equal(before, after) {
+		err = errors.New("the node does not show what was published")
+	}
+	return len(after) == 0, err
 }
 
 // progress tells how far the outbox is, to see whether another round makes sense.
@@ -378,12 +385,16 @@ func (g *group) makeCommit(ctx context.Context, intent *store.Intent) (made bool
 		return false, err
 	}
 	if len(options.Proposals) == 0 && intent.Kind != intentKeyUpdate {
-		return false, g.update(func(tx *store.Tx) error {
+		err := g.update(func(tx *store.Tx) (err error) {
 			if intent.Kind == intentMembership {
 				err = g.checked(tx)
 			}
 			return errors.Join(err, members.note(tx, g), tx.DeleteIntent(intent.Row))
 		})
+		if len(members.notAdded) > 0 {
+			g.client.news.publish() // for the worker that tries again
+		}
+		return false, err
 	}
 	state, err := g.state()
 	if err != nil {

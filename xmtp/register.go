@@ -33,7 +33,11 @@ func (c *Client) register(ctx context.Context, wallet Signer) error {
 		return fmt.Errorf("xmtp: registering: %w", err)
 	}
 	c.inboxID = inboxID
-	if err := c.join(ctx, wallet, owner, exists); err != nil {
+	err = c.join(ctx, wallet, owner, exists)
+	if err == nil {
+		err = c.waitVisible(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("xmtp: registering: %w", err)
 	}
 	err = c.db.Update(func(tx *store.Tx) error { return tx.SetNumber(numberRegistered, 1) })
@@ -117,16 +121,15 @@ func (c *Client) join(ctx context.Context, wallet Signer, owner identity.Identif
 	if err := c.inboxes.refresh(ctx, c.inboxID); err != nil {
 		return errors.Join(published, err)
 	}
-	if log, err = c.inboxes.known(c.inboxID); err != nil {
-		return err
-	}
-	if state, _ := log.latest(); state != nil {
-		if _, ok := state.Member(c.installation); ok {
-			return nil // whatever the answer was
-		}
+	listed, err := c.listed()
+	if err != nil || listed {
+		return err // whatever the answer was
 	}
 	if published != nil {
 		return fmt.Errorf("publishing the identity update: %w", published)
 	}
-	return fmt.Errorf("the node took the identity update but does not show it")
+	if c.options.visible > 0 {
+		return nil // it is waited for
+	}
+	return fmt.Errorf("%w: the node took the identity update", ErrNotVisible)
 }

@@ -9,114 +9,163 @@ import (
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
+// A Worker is something that a client does in the background, from when it is
+// opened until it is closed. What a worker can't do because the node is out of
+// reach it tries again, less and less often. See [WithoutWorkers].
+type Worker int
+
+// The workers.
 const (
-	maintenanceRetry = 10 * time.Second
-	scrubDelay       = 2 * time.Second
-	letGoDelay       = 2 * time.Second
-	flushPeriod      = 30 * time.Second
+	// WorkerOutbox publishes what a call, or an earlier run, could not.
+	WorkerOutbox Worker = iota
+	// WorkerLeaves removes from groups those who want to leave, where we may.
+	WorkerLeaves
+	// WorkerAwaited adds to groups those who could not be added before.
+	WorkerAwaited
+	// WorkerKeyPackages replaces the key package by which others add this
+	// installation: every 30 days, and seconds after a welcome has used it. The keys
+	// of an older one are deleted a day later.
+	WorkerKeyPackages
+	// WorkerSelfUpdate renews our keys in conversations as [SelfUpdatePolicy] says.
+	WorkerSelfUpdate
+	// WorkerExpiry deletes messages whose time has come.
+	WorkerExpiry
+	// WorkerScrub empties the database's log, in which spent keys stand.
+	WorkerScrub
+
+	workerCount
 )
 
-// startWorkers runs what has to be done from time to time. The workers end with
-// the client.
+// forever is how long a worker waits that only news can give something to do.
+const forever = time.Duration(-1)
+
+// chore is what a worker does again and again.
+type chore struct {
+	name string
+	// do does what is due. It returns how long nothing will be, as far as is known.
+	do func(context.Context) (time.Duration, error)
+	// calm is how long to wait after news, so as not to act on every message; 0 to
+	// not care for news.
+	calm time.Duration
+}
+
+// chores are those of all workers.
+func (c *Client) chores() [workerCount]chore {
+	return [workerCount]chore{
+		WorkerOutbox:      {"publishing", c.publishLeft, 2 * time.Second},
+		WorkerLeaves:      {"letting members go", c.letGo, 2 * time.Second},
+		WorkerAwaited:     {"adding members", c.retryAwaited, 2 * time.Second},
+		WorkerKeyPackages: {"key packages", c.maintainKeyPackages, time.Second},
+		WorkerSelfUpdate:  {"renewing keys", c.updateKeys, time.Minute},
+		WorkerExpiry:      {"deleting expired messages", c.deleteExpired, time.Second},
+		WorkerScrub:       {"tidying the database", c.scrub, 2 * time.Second},
+	}
+}
+
+// startWorkers runs the workers that are not switched off. They end with the client.
 func (c *Client) startWorkers() {
-	c.workers.Go(func() { c.maintain(c.closing) })
-	c.workers.Go(func() { c.flush(c.closing) })
-	c.workers.Go(func() { c.tidy(c.closing) })
-}
-
-// maintain rotates key packages.
-func (c *Client) maintain(ctx context.Context) {
-	for {
-		news := c.news.wait() // a welcome makes a rotation due
-		wait, err := c.maintainKeyPackages(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			c.options.logger.Warn("key package maintenance", "error", err)
-			wait = maintenanceRetry
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-news:
-			timer.Stop()
-			// Not at every message.
-			if sleep(ctx, rotationDelay/5) != nil {
-				return
-			}
-		case <-ctx.Done():
-			timer.Stop()
-			return
+	for w, chore := range c.chores() {
+		if !c.options.off[w] {
+			c.workers.Go(func() { c.attend(c.closing, chore) })
 		}
 	}
 }
 
-// flush publishes what an earlier run has left in the outbox, or a call could not
-// publish, lets members go who want to leave, and adds those who could not be
-// added.
-func (c *Client) flush(ctx context.Context) {
-	again := time.NewTicker(flushPeriod)
-	defer again.Stop()
-	for all := true; ; {
+// How long to wait after a failure: twice as long each time. And the longest wait
+// for a time that comes, since clocks are set and computers sleep.
+const (
+	choreRetryMin = time.Second
+	choreRetryMax = time.Minute
+	choreWaitMax  = time.Hour
+)
+
+// attend does a chore whenever it is due, until ctx ends.
+func (c *Client) attend(ctx context.Context, work chore) {
+	for delay := choreRetryMin; ; {
 		news := c.news.wait()
-		err := c.letGo(ctx)
-		if all {
-			err = errors.Join(err, c.publishLeft(ctx), c.retryAwaited(ctx))
-		}
+		wait, err := work.do(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
-			c.options.logger.Info("publishing in the background", "error", err)
+		if err == nil {
+			delay = choreRetryMin
+		} else {
+			c.options.logger.Info("background work failed", "work", work.name, "error", err, "again in", delay)
+			wait, news = jitter(delay), nil
+			delay = min(2*delay, choreRetryMax)
 		}
-		all = false
+		if work.calm == 0 {
+			news = nil
+		}
+		var due <-chan time.Time
+		if wait != forever {
+			due = time.After(min(wait, choreWaitMax))
+		}
 		select {
+		case <-due:
 		case <-news:
-			// Not at every message.
-			if sleep(ctx, letGoDelay) != nil {
+			if sleep(ctx, work.calm) != nil {
 				return
 			}
-		case <-again.C:
-			all = true
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// Upkeep does at once what the workers do in the background, whether they are
+// switched off or not. It is for programs that run only now and then, and for those
+// that want to choose the moment. One part that fails doesn't keep the others from
+// being done; the error tells of all.
+func (c *Client) Upkeep(ctx context.Context) error {
+	var errs []error
+	for _, work := range c.chores() {
+		if _, err := work.do(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", work.name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("xmtp: upkeep: %w", err)
+	}
+	return nil
 }
 
 // publishLeft publishes what is in outboxes.
-func (c *Client) publishLeft(ctx context.Context) error {
+func (c *Client) publishLeft(ctx context.Context) (time.Duration, error) {
 	var ids [][]byte
 	err := c.db.View(func(tx *store.Tx) (err error) {
 		ids, err = tx.PendingGroups()
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("reading the outbox: %w", err)
+		return 0, fmt.Errorf("reading the outbox: %w", err)
 	}
 	var errs []error
 	for _, id := range ids {
-		errs = append(errs, c.groups.get(id).settleAll(ctx))
+		if err := c.groups.get(id).push(ctx); err != nil && !errors.Is(err, ErrPaused) && !errors.Is(err, ErrStateRolledBack) {
+			errs = append(errs, err)
+		}
 	}
-	return errors.Join(errs...)
+	return forever, errors.Join(errs...)
 }
 
-// tidy empties the database's log a while after something was written, because
-// spent keys stand in it.
-func (c *Client) tidy(ctx context.Context) {
+// push works until the group's outbox is empty, for nobody in particular: who waits
+// for an intent learns himself what has become of it.
+func (g *group) push(ctx context.Context) error {
+	if err := g.acquire(ctx); err != nil {
+		return err
+	}
+	defer g.release()
 	for {
-		news := c.news.wait()
-		select {
-		case <-news:
-		case <-ctx.Done():
-			return
+		before, err := g.progress()
+		if err != nil || len(before) == 0 {
+			return err
 		}
-		if sleep(ctx, scrubDelay) != nil {
-			return
-		}
-		if err := c.db.Scrub(); err != nil && ctx.Err() == nil {
-			c.options.logger.Warn("tidying the database", "error", err)
+		if done, err := g.advance(ctx, before); err != nil || done {
+			return err
 		}
 	}
 }
+
+// scrub empties the database's log.
+func (c *Client) scrub(context.Context) (time.Duration, error) { return forever, c.db.Scrub() }

@@ -168,9 +168,17 @@ func (tx *Tx) AddMessage(m Message) (added bool, err error) {
 // MarkPublished notes where an own message came to stand in the log. It counts
 // as having arrived only now, and so gets a new row.
 func (tx *Tx) MarkPublished(group, id []byte, number uint64, sent int64) error {
-	err := tx.Exec("UPDATE messages SET delivery = ?, number = ?, sent = ?, row = (SELECT max(row) + 1 FROM messages) "+
-		"WHERE group_id = ? AND id = ? AND delivery <> ?1", Published, number, sent, group, id)
+	last, err := tx.LastRow()
 	if err != nil {
+		return err
+	}
+	err = tx.Exec("UPDATE messages SET delivery = ?, number = ?, sent = ?, row = ? WHERE group_id = ? AND id = ? AND delivery <> ?1",
+		Published, number, sent, last+1, group, id)
+	if err != nil || tx.Changes() == 0 {
+		return err
+	}
+	// No row is used twice, even if this one is deleted.
+	if err := tx.Exec("UPDATE sqlite_sequence SET seq = ? WHERE name = 'messages'", last+1); err != nil {
 		return err
 	}
 	return tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", sent, group)
@@ -242,9 +250,11 @@ func (tx *Tx) MessagesFrom(row int64, limit int) (messages []Message, err error)
 	return messages, err
 }
 
-// LastRow returns the row of the message that arrived last, 0 if there is none.
+// LastRow returns the row of the message that arrived last, which may have been
+// deleted since; 0 if there never was one.
 func (tx *Tx) LastRow() (row int64, err error) {
-	_, err = tx.One("SELECT coalesce(max(row), 0) FROM messages", nil, func(r Row) { row = r.Int(0) })
+	_, err = tx.One("SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0), coalesce((SELECT max(row) FROM messages), 0))",
+		nil, func(r Row) { row = r.Int(0) })
 	return row, err
 }
 
@@ -310,6 +320,11 @@ func (tx *Tx) Intents(group []byte, limit int) (intents []Intent, err error) {
 		return nil
 	})
 	return intents, err
+}
+
+// HasIntent tells whether a group's outbox has an intent of a kind.
+func (tx *Tx) HasIntent(group []byte, kind int) (has bool, err error) {
+	return tx.One("SELECT 1 FROM outbox WHERE group_id = ? AND kind = ?", []any{group, kind}, func(Row) {})
 }
 
 // PendingGroups returns the groups whose outbox is not empty.
