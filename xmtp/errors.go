@@ -35,7 +35,7 @@ var (
 	ErrTooManyInstallations = errors.New("the inbox has too many installations")
 	// ErrNoInbox: an address has no inbox, its owner never used XMTP.
 	ErrNoInbox = errors.New("no inbox")
-	// ErrNotFound: there is no such conversation or message.
+	// ErrNotFound: there is no such conversation, message or inbox on this device.
 	ErrNotFound = errors.New("not found")
 	// ErrRemoved: we are not a member of the conversation any more.
 	ErrRemoved = errors.New("removed from the conversation")
