@@ -86,7 +86,7 @@ func TestAddressWithoutInbox(t *testing.T) {
 	if _, err := alice.DM(t.Context(), nobody); !errors.Is(err, ErrNoInbox) {
 		t.Errorf("got %v", err)
 	}
-	if list := must(alice.Conversations())(t); len(list) != 0 {
+	if list := must(alice.Conversations(ConversationOptions{}))(t); len(list) != 0 {
 		t.Errorf("%d conversations have come of it", len(list))
 	}
 }

@@ -56,17 +56,6 @@ func (v *Conversation) AddedByInboxID() string { return v.row.Adder }
 // CreatedAt is when the conversation came to be, for this client.
 func (v *Conversation) CreatedAt() time.Time { return time.Unix(0, v.row.Created) }
 
-// What a member decided about a conversation; the numbers are stored.
-const (
-	consentUnknown = 0
-	consentAllowed = 1
-	consentDenied  = 2
-)
-
-func (c *Client) consent(tx *store.Tx, group []byte, state int) error {
-	return tx.SetConsent(store.ConsentConversation, hex.EncodeToString(group), state, c.now())
-}
-
 // resolve returns the inbox ids of users, who are given by it, by an Ethereum
 // address or by a passkey.
 func (c *Client) resolve(ctx context.Context, users []string) ([]string, error) {
@@ -114,55 +103,6 @@ func (c *Client) InboxIDOf(ctx context.Context, address string) (string, error) 
 		return "", fmt.Errorf("xmtp: %w", err)
 	}
 	return ids[0], nil
-}
-
-// DM returns the direct message with a user, given by inbox id or Ethereum
-// address, and creates it if there is none. If both sides have created one, it
-// is the one with the newest message. The error is [ErrNoInbox] if the address
-// never used XMTP, and a [NotAddedError] if none of the user's devices can be
-// reached.
-func (c *Client) DM(ctx context.Context, user string) (*Conversation, error) {
-	v, err := c.dm(ctx, user)
-	if err != nil {
-		return nil, fmt.Errorf("xmtp: direct message: %w", err)
-	}
-	return v, nil
-}
-
-func (c *Client) dm(ctx context.Context, user string) (*Conversation, error) {
-	ids, err := c.resolve(ctx, []string{user})
-	if err != nil {
-		return nil, err
-	}
-	peer := ids[0]
-	if peer == c.inboxID {
-		return nil, errors.New("that is our own inbox")
-	}
-	existing, err := c.siblings(protocol.DMID(c.inboxID, peer))
-	if err != nil {
-		return nil, err
-	}
-	for _, row := range existing {
-		if row.Problem == "" {
-			v := c.conversation(row)
-			// An earlier attempt may have been cut short, or the peer out of reach.
-			if err := v.group.settleAll(ctx); err != nil {
-				return v, err
-			}
-			return v, v.addAwaited(ctx)
-		}
-	}
-	return c.create(ctx, protocol.NewDM(c.inboxID, peer), []string{peer})
-}
-
-// siblings returns the groups that are one direct message, the one with the
-// newest message first.
-func (c *Client) siblings(dm string) (rows []store.Group, err error) {
-	err = c.db.View(func(tx *store.Tx) error {
-		rows, err = tx.DMs(dm)
-		return err
-	})
-	return rows, err
 }
 
 // UpdateKeys renews our keys in the conversation. Who had got hold of the old
@@ -232,7 +172,7 @@ func (v *Conversation) send(ctx context.Context, c *content.Encoded, push bool) 
 			return err
 		}
 		intent, err = v.group.enqueue(tx, intentMessage, messageIntent{Envelope: data, Push: push}, id[:])
-		return errors.Join(err, v.client.consent(tx, v.row.ID, consentAllowed))
+		return errors.Join(err, v.client.allow(tx, v.row.ID))
 	})
 	if err != nil {
 		return nil, err
@@ -400,57 +340,6 @@ func (v *Conversation) IsActive() (bool, error) {
 		return false, fmt.Errorf("xmtp: %w", err)
 	}
 	return usable(row) == nil, nil
-}
-
-// Conversations returns all conversations, the one with the latest activity first.
-// Direct messages with the same user are one.
-func (c *Client) Conversations() ([]*Conversation, error) {
-	var list []*Conversation
-	seen := map[string]bool{}
-	err := c.db.View(func(tx *store.Tx) error {
-		rows, err := tx.Groups()
-		for _, row := range rows {
-			if !visible(row) || seen[row.DM] {
-				continue
-			}
-			if row.DM != "" {
-				seen[row.DM] = true
-			}
-			list = append(list, c.conversation(row))
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("xmtp: conversations: %w", err)
-	}
-	return list, nil
-}
-
-// visible leaves out groups that are for devices only.
-func visible(row store.Group) bool {
-	return row.Kind == int(protocol.Group) || row.Kind == int(protocol.DM)
-}
-
-// Conversation returns the conversation of an id, 32 hex digits. The error is
-// [ErrNotFound] if this client doesn't have it.
-func (c *Client) Conversation(id string) (*Conversation, error) {
-	raw, err := hex.DecodeString(id)
-	if err != nil {
-		return nil, fmt.Errorf("xmtp: conversation %.40q: %w", id, ErrNotFound)
-	}
-	var v *Conversation
-	err = c.db.View(func(tx *store.Tx) error {
-		row, found, err := tx.Group(raw)
-		if err == nil && !found {
-			err = ErrNotFound
-		}
-		v = c.conversation(row)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("xmtp: conversation %s: %w", id, err)
-	}
-	return v, nil
 }
 
 // How many conversations are synced at a time, and how many are asked about at once.

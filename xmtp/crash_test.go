@@ -341,12 +341,12 @@ func TestCrashWhileCreatingAGroup(t *testing.T) {
 		// What is there is there for all.
 		lists := map[*Client]int{}
 		for _, c := range []*Client{w.alice.client, w.bob, w.carol} {
-			lists[c] = len(must(c.Conversations())(t))
+			lists[c] = len(must(c.Conversations(ConversationOptions{}))(t))
 		}
 		if lists[w.bob] != lists[w.alice.client] || lists[w.carol] != lists[w.alice.client] {
 			t.Errorf("conversations: %v", lists)
 		}
-		for _, v := range must(w.alice.client.Conversations())(t) {
+		for _, v := range must(w.alice.client.Conversations(ConversationOptions{}))(t) {
 			if checked[v.ID()] {
 				continue
 			}
@@ -383,7 +383,7 @@ func TestCrashWhileCreatingADirectMessage(t *testing.T) {
 		w.converge(t)
 		w.compare(t, v.ID(), w.alice.client, dave)
 		w.told(t, dave, v.ID())
-		if n := len(must(dave.Conversations())(t)); n != 1 {
+		if n := len(must(dave.Conversations(ConversationOptions{}))(t)); n != 1 {
 			t.Errorf("%d conversations", n)
 		}
 		if rows := must(w.alice.client.siblings(v.row.DM))(t); len(rows) != 1 {
@@ -694,7 +694,7 @@ func TestFailedWrites(t *testing.T) {
 				check(t, w.say(ctx, w.bob, id))
 				w.converge(t)
 				ids := []string{id}
-				latest := must(w.alice.client.Conversations())(t)
+				latest := must(w.alice.client.Conversations(ConversationOptions{}))(t)
 				for _, v := range latest[:min(len(latest), 3)] {
 					ids = append(ids, v.ID())
 					w.compare(t, v.ID(), w.alice.client, w.bob, w.carol)

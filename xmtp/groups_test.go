@@ -256,7 +256,7 @@ func TestGroupChangesThatAreNone(t *testing.T) {
 	if must(group.Info(ctx))(t).Name != "" {
 		t.Error("a name was set")
 	}
-	if list := must(alice.Conversations())(t); len(list) != 2 {
+	if list := must(alice.Conversations(ConversationOptions{}))(t); len(list) != 2 {
 		t.Errorf("%d conversations have come of it", len(list))
 	}
 	if alone := must(alice.NewGroup(ctx, GroupOptions{}))(t); !errors.Is(alone.Leave(ctx), ErrOnlyMember) {
@@ -348,10 +348,10 @@ func TestGroupLeave(t *testing.T) {
 	check(t, a.AddMembers(ctx, carol.InboxID()))
 	c = inConversation(t, carol, a.ID())
 	state(c, MembershipAllowed)
+	if consent := must(c.Consent())(t); consent != ConsentUnknown {
+		t.Errorf("consent %v", consent)
+	}
 	check(t, carol.db.View(func(tx *store.Tx) error {
-		if consent, err := tx.Consent(store.ConsentConversation, c.ID()); err != nil || consent != consentUnknown {
-			t.Errorf("consent %d, %v", consent, err)
-		}
 		leaving, err := tx.Leaving(c.row.ID)
 		if len(leaving) != 0 {
 			t.Errorf("still leaving: %v", leaving)

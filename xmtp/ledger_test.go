@@ -62,7 +62,7 @@ func epochName(group []byte, epoch uint64) string {
 // observe takes the secrets of all groups of a client, in the epochs that it still knows.
 func (l *ledger) observe(t *testing.T, c *Client) {
 	t.Helper()
-	list, err := c.Conversations()
+	list, err := c.Conversations(ConversationOptions{})
 	check(t, err)
 	for _, v := range list {
 		ids, err := v.groups()

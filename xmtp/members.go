@@ -135,7 +135,7 @@ func (c *Client) create(ctx context.Context, state *protocol.GroupState, others 
 	}
 	var intent int64
 	err = c.db.Update(func(tx *store.Tx) error {
-		if err := errors.Join(tx.PutGroup(row), saveState(tx, id, pending.Changes()), c.consent(tx, id, consentAllowed)); err != nil {
+		if err := errors.Join(tx.PutGroup(row), tx.AddArrival(id), saveState(tx, id, pending.Changes()), c.allow(tx, id)); err != nil {
 			return err
 		}
 		intent, err = g.enqueue(tx, intentMembership, membershipIntent{Add: others}, nil)
@@ -197,6 +197,8 @@ type Member struct {
 	// knows of. Some may be out of reach.
 	InstallationIDs []string
 	Level           PermissionLevel
+	// Consent is what our user decided about the inbox.
+	Consent ConsentState
 }
 
 // PermissionLevel is the role of a member.
@@ -267,5 +269,14 @@ func (v *Conversation) members(ctx context.Context) ([]Member, error) {
 		}
 		members[i] = m
 	}
-	return members, nil
+	return members, v.client.db.View(func(tx *store.Tx) error {
+		for i := range members {
+			decided, _, err := tx.Consent(store.ConsentInbox, members[i].InboxID)
+			if err != nil {
+				return err
+			}
+			members[i].Consent = ConsentState(decided.State)
+		}
+		return nil
+	})
 }

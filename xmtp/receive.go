@@ -357,6 +357,9 @@ func (g *group) storeChange(tx *store.Tx, m *mlsapi.GroupMessage_V1, staged *mls
 		return err
 	}
 	if envelope, ok := change.Transcript(left, m.CreatedNs); ok {
+		if told, err := repeats(tx, row, envelope.Content); told || err != nil {
+			return err
+		}
 		id := envelope.MessageID(g.id)
 		_, err := tx.AddMessage(store.Message{
 			ID:           id[:],

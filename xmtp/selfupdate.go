@@ -100,11 +100,11 @@ func (c *Client) updateKeys(ctx context.Context) (time.Duration, error) {
 			return err
 		}
 		for _, row := range rows {
-			consent, err := tx.Consent(store.ConsentConversation, hex.EncodeToString(row.ID))
+			consent, _, err := tx.Consent(store.ConsentConversation, hex.EncodeToString(row.ID))
 			if err != nil {
 				return err
 			}
-			if !visible(row) || usable(row) != nil || consent != consentAllowed {
+			if !visible(row) || usable(row) != nil || ConsentState(consent.State) != ConsentAllowed {
 				continue
 			}
 			left := policy.background(row, c.installation.Bytes(), c.now())

@@ -263,7 +263,7 @@ func unpublished(err error) bool { return err == nil || errors.Is(err, ErrNotPub
 
 // send sends the next number of a client in one of its groups.
 func (s *soak) send(c *soaked) {
-	list, err := c.Conversations()
+	list, err := c.Conversations(ConversationOptions{})
 	if err != nil {
 		s.t.Error(err)
 		return

@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
-	"iter"
 	"sync"
 	"time"
 
@@ -40,68 +38,6 @@ func (n *notifier) publish() {
 	defer n.mu.Unlock()
 	close(n.next)
 	n.next = make(chan struct{})
-}
-
-// StreamAllMessages yields every message that arrives after the call, of all
-// conversations and those that are still to come, until ctx ends or the loop is
-// left: what others send, what this installation has published, and changes of
-// members. What came while the client was closed arrives now, and so is yielded,
-// too. Within a conversation the order is that of its log.
-//
-// Each stored message is yielded once. The connection is taken up again, from
-// where it was, as often as it is lost, without a word. The error, with which the
-// iteration ends, is ctx's, [ErrClosed], or the database's.
-func (c *Client) StreamAllMessages(ctx context.Context) iter.Seq2[*Message, error] {
-	return func(yield func(*Message, error) bool) {
-		position, err := c.lastRow()
-		if err != nil {
-			yield(nil, fmt.Errorf("xmtp: stream: %w", err))
-			return
-		}
-		defer c.live.use()()
-		for {
-			news := c.news.wait()
-			rows, err := c.messagesFrom(position)
-			if err != nil {
-				yield(nil, fmt.Errorf("xmtp: stream: %w", err))
-				return
-			}
-			for _, row := range rows {
-				position = row.Row
-				if !yield(newMessage(row), nil) {
-					return
-				}
-			}
-			if len(rows) > 0 {
-				continue
-			}
-			select {
-			case <-news:
-			case <-ctx.Done():
-				yield(nil, ctx.Err())
-				return
-			case <-c.closing.Done():
-				yield(nil, fmt.Errorf("xmtp: stream: %w", ErrClosed))
-				return
-			}
-		}
-	}
-}
-
-func (c *Client) lastRow() (row int64, err error) {
-	err = c.db.View(func(tx *store.Tx) error {
-		row, err = tx.LastRow()
-		return err
-	})
-	return row, err
-}
-
-func (c *Client) messagesFrom(row int64) (rows []store.Message, err error) {
-	err = c.db.View(func(tx *store.Tx) error {
-		rows, err = tx.MessagesFrom(row, pageSize)
-		return err
-	})
-	return rows, err
 }
 
 // liveStreams keeps streams of the node open while anybody uses them.

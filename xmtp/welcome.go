@@ -288,13 +288,8 @@ func (c *Client) storeJoined(tx *store.Tx, g *group, state *protocol.GroupState,
 	if version := state.Paused(); version != nil {
 		row.Paused = version.Required
 	}
-	switch {
-	case row.Creator == c.inboxID:
-		err = c.consent(tx, g.id, consentAllowed)
-	case back:
-		err = c.consent(tx, g.id, consentUnknown)
-	}
-	if err := errors.Join(err, tx.PutGroup(row), tx.ForgetMembers(g.id)); err != nil {
+	err = errors.Join(tx.PutGroup(row), tx.AddArrival(g.id), tx.ForgetMembers(g.id))
+	if err := errors.Join(err, c.consentOnJoining(tx, row, back)); err != nil {
 		return err
 	}
 	envelope := protocol.WelcomeTranscript(adder.InboxID, c.inboxID, created)

@@ -257,21 +257,20 @@ func (a *account) read(ctx context.Context, out io.Writer, c *xmtp.Client, args 
 	if err := c.Sync(ctx); err != nil {
 		return err
 	}
-	list, err := c.Conversations()
+	list, err := c.Conversations(xmtp.ConversationOptions{})
 	if err != nil {
 		return err
 	}
-	only := map[string]bool{}
+	// The stream starts before the lists are read, so that no message is missed.
+	stream := c.StreamAllMessages(ctx)
 	if len(args) == 1 {
 		v, err := conversation(ctx, c, args[0])
 		if err != nil {
 			return err
 		}
-		list = []*xmtp.Conversation{v}
-		only[v.ID()] = true
+		list, stream = []*xmtp.Conversation{v}, v.StreamMessages(ctx)
 	}
-	// The stream starts before the lists are read, so that no message is missed.
-	next, stop := iter.Pull2(c.StreamAllMessages(ctx))
+	next, stop := iter.Pull2(stream)
 	defer stop()
 	seen := map[string]bool{}
 	for _, v := range list {
@@ -294,7 +293,7 @@ func (a *account) read(ctx context.Context, out io.Writer, c *xmtp.Client, args 
 		if err != nil {
 			return err
 		}
-		if seen[m.ID] || (len(only) > 0 && !only[m.ConversationID]) {
+		if seen[m.ID] {
 			continue
 		}
 		if err := a.show(out, c, m); err != nil {

@@ -240,16 +240,6 @@ func repeat(s string, n int) (all string) {
 	return all
 }
 
-// MessagesFrom returns up to limit published messages of all groups after a row,
-// in the order of arrival.
-func (tx *Tx) MessagesFrom(row int64, limit int) (messages []Message, err error) {
-	err = tx.Query("SELECT "+messageColumns+" FROM messages WHERE row > ? AND delivery = ? ORDER BY row LIMIT ?", []any{row, Published, limit}, func(r Row) error {
-		messages = append(messages, scanMessage(r))
-		return nil
-	})
-	return messages, err
-}
-
 // LastRow returns the row of the message that arrived last, which may have been
 // deleted since; 0 if there never was one.
 func (tx *Tx) LastRow() (row int64, err error) {
@@ -433,21 +423,4 @@ func (tx *Tx) Deferred() (welcomes [][]byte, err error) {
 // Undefer forgets a welcome that was kept for another try.
 func (tx *Tx) Undefer(number uint64) error {
 	return tx.Exec("DELETE FROM deferred WHERE number = ?", number)
-}
-
-// Kinds of what one consents to.
-const (
-	ConsentConversation = 1
-	ConsentInbox        = 2
-)
-
-// Consent returns what was decided about a conversation or inbox (hex), 0 if nothing was.
-func (tx *Tx) Consent(kind int, entity string) (state int, err error) {
-	_, err = tx.One("SELECT state FROM consent WHERE kind = ? AND entity = ?", []any{kind, entity}, func(r Row) { state = int(r.Int(0)) })
-	return state, err
-}
-
-// SetConsent stores a decision.
-func (tx *Tx) SetConsent(kind int, entity string, state int, at int64) error {
-	return tx.Exec("INSERT OR REPLACE INTO consent (kind, entity, state, at) VALUES (?, ?, ?, ?)", kind, entity, state, at)
 }

@@ -73,7 +73,7 @@ func TestMessageRow(t *testing.T) {
 	// Row 2 went to the one that was there already.
 	want.Row, want.Number, want.Sent, want.Delivery = 3, 30, 40, Published
 	update(t, db, func(tx *Tx) error {
-		got, err := tx.MessagesFrom(0, 10)
+		got, err := tx.MessagesFrom(0, Filter{}, 10)
 		if !cmp.Equal(got, []Message{want}) {
 			t.Error(cmp.Diff([]Message{want}, got))
 		}

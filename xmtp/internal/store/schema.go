@@ -147,6 +147,20 @@ var migrations = []string{
 		PRIMARY KEY (group_id, inbox)
 	) STRICT, WITHOUT ROWID;
 	`,
+	`
+	-- Decisions of the user in their order; 0 for what followed by itself.
+	ALTER TABLE consent ADD COLUMN change INTEGER NOT NULL DEFAULT 0;
+	CREATE INDEX consent_change ON consent (change) WHERE change > 0;
+
+	-- Groups in the order in which they came, those that came again at their new place.
+	CREATE TABLE arrivals (
+		row      INTEGER PRIMARY KEY AUTOINCREMENT,
+		group_id BLOB NOT NULL UNIQUE
+	) STRICT;
+	INSERT INTO arrivals (group_id) SELECT id FROM groups ORDER BY created, id;
+
+	CREATE INDEX messages_any_group ON messages (id);
+	`,
 }
 
 func (db *DB) migrate() error {

@@ -196,5 +196,8 @@ func (r Row) Text(i int) string { return r.s.ColumnText(i) }
 // Bytes returns a copy of a column.
 func (r Row) Bytes(i int) []byte { return r.s.ColumnBlob(i, nil) }
 
+// Columns is how many columns there are.
+func (r Row) Columns() int { return r.s.ColumnCount() }
+
 // IsNull tells whether a column has no value.
 func (r Row) IsNull(i int) bool { return r.s.ColumnType(i) == sqlite3.NULL }
