@@ -246,7 +246,7 @@ func TestConversationsFilters(t *testing.T) {
 	}
 }
 
-func TestLookUps(t *testing.T) {
+func TestConversationLookUps(t *testing.T) {
 	url, ctx := startNode(t), t.Context()
 	alice, bob, carol := newClient(t, url), newClient(t, url), newClient(t, url)
 	if _, err := alice.FindDM(ctx, bob.Address()); !errors.Is(err, ErrNotFound) {
