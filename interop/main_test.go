@@ -34,11 +34,15 @@ var summary struct {
 func TestMain(m *testing.M) {
 	// Scenarios mostly wait, for clients that wait: more of them than cores run at a time,
 	// unless the command line says how many.
-	if err := flag.Set("test.parallel", "6"); err != nil {
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
 	code := m.Run()
+	if err := shared.close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
 	summary.Lock()
 	defer summary.Unlock()
 	sort.Strings(summary.lines)
@@ -108,6 +112,38 @@ func long(t *testing.T) {
 	}
 }
 
+// shared is the node in memory on which most scenarios play, beside each other, and the
+// processes that they borrow.
+var shared commonNode
+
+type commonNode struct {
+	once sync.Once
+	node *node.Node
+	pool *official.Pool
+	err  error
+}
+
+func (c *commonNode) open(tools *official.Toolchain) error {
+	c.once.Do(func() {
+		c.node, c.err = node.Start(context.Background(),
+			node.Options{Listen: "127.0.0.1:0", Ephemeral: true, HistoryListen: "127.0.0.1:0"})
+		if c.err == nil {
+			c.pool, c.err = official.NewPool(tools, "http://"+c.node.Addr())
+		}
+	})
+	return c.err
+}
+
+func (c *commonNode) close() (err error) {
+	if c.pool != nil {
+		err = c.pool.Close()
+	}
+	if c.node != nil {
+		err = errors.Join(err, c.node.Close())
+	}
+	return err
+}
+
 // world is what a scenario plays in: a process with clients of one SDK, and their node.
 type world struct {
 	*official.Process
@@ -117,9 +153,11 @@ type world struct {
 	url   string
 	// history is the URL of the node's history service.
 	history string
+	// pool has further processes, if the node is the shared one.
+	pool *official.Pool
 }
 
-// scenario runs a test with clients of each SDK on a node in memory.
+// scenario runs a test with clients of each SDK on the shared node in memory.
 func scenario(t *testing.T, name string, sdks []official.SDK, run func(t *testing.T, w *world)) {
 	t.Helper()
 	t.Parallel()
@@ -127,9 +165,7 @@ func scenario(t *testing.T, name string, sdks []official.SDK, run func(t *testin
 		t.Run(string(sdk), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, name, sdk)
-			n := serve(t, node.Options{HistoryListen: "127.0.0.1:0"})
-			w.history = "http://" + n.HistoryAddr()
-			w.open("http://" + n.Addr())
+			w.openShared()
 			run(t, w)
 		})
 	}
@@ -171,9 +207,22 @@ func (w *world) open(url string) {
 	w.Process = w.start(w.sdk)
 }
 
-// start runs a further process, with clients of any version, on the scenario's node.
+// openShared lets the scenario play on the shared node.
+func (w *world) openShared() {
+	w.t.Helper()
+	if err := shared.open(w.tools); err != nil {
+		w.t.Fatal(err)
+	}
+	w.pool, w.history = shared.pool, "http://"+shared.node.HistoryAddr()
+	w.open("http://" + shared.node.Addr())
+}
+
+// start gives a further process, with clients of any version, on the scenario's node.
 func (w *world) start(sdk official.SDK) *official.Process {
 	w.t.Helper()
+	if w.pool != nil {
+		return w.pool.Process(w.t, sdk)
+	}
 	return official.StartProcess(w.t, w.tools, sdk, w.url)
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"github.com/go-xmtp/go-xmtp/content"
 	"github.com/go-xmtp/go-xmtp/interop/official"
-	"github.com/go-xmtp/go-xmtp/node"
 	"github.com/go-xmtp/go-xmtp/xmtp"
 )
 
@@ -34,7 +33,7 @@ func TestGoMixedGroup(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, fmt.Sprintf("Go: five Go and five official clients at random, seed %d", seed), official.Baseline)
-			w.open("http://" + serve(t, node.Options{}).Addr())
+			w.openShared()
 			oldest, newest := w.start(official.Oldest), w.start(official.Newest)
 			clients := []*official.Client{
 				oldest.Client("oldest"), w.Client("one"), w.Client("two"), newest.Client("three"), newest.Client("newest"),

@@ -188,6 +188,15 @@ export function responder(sdk, about, write) {
       streams.delete(stream);
       return null;
     },
+
+    // Between two tests: nothing is known by a name any more.
+    async forget() {
+      objects.clear();
+      const open = [...streams.values()];
+      streams.clear();
+      await Promise.all(open.map((stream) => stream.end()));
+      return null;
+    },
   };
 
   return async function answer(line) {

@@ -43,9 +43,7 @@ func StartProcess(t testing.TB, tools *Toolchain, sdk SDK, url string, env ...st
 	process := &Process{Agent: agent, t: t, url: url, folder: folder}
 	t.Cleanup(func() {
 		agent.Close()
-		if t.Failed() {
-			t.Logf("log of %s:\n%s", sdk, tail(agent.Logs(), 8000))
-		}
+		logOf(t, agent)
 	})
 	return process
 }
