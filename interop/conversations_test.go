@@ -135,8 +135,8 @@ func TestGroupOfThree(t *testing.T) {
 }
 
 func TestGroupOfFifty(t *testing.T) {
-	scenario(t, "group of 50", baseline, func(t *testing.T, w *world) {
-		const n = 50
+	n := often(50, 20)
+	scenario(t, fmt.Sprint("group of ", n), baseline, func(t *testing.T, w *world) {
 		clients := make([]*official.Client, n)
 		wallets := make([]official.Wallet, n)
 		for i := range wallets {

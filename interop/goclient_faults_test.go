@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -104,10 +103,7 @@ func delay(t *testing.T, upstream string, most time.Duration) (url string) {
 
 func TestGoManySenders(t *testing.T) {
 	const senders = 64
-	each := 63
-	if os.Getenv("XMTP_PROOF") == "1" {
-		each = 1000
-	}
+	each := often(1000, 16)
 	scenario(t, fmt.Sprintf("Go: %d goroutines send %d messages in one group through delays", senders, senders*each), baseline, func(t *testing.T, w *world) {
 		alice := w.Client("alice")
 		bob := goClient(t, delay(t, strings.TrimPrefix(w.url, "http://"), 5*time.Millisecond))

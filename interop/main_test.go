@@ -104,12 +104,23 @@ func tools(t *testing.T, needed ...official.SDK) *official.Toolchain {
 	return tools
 }
 
+// proof tells whether the proof tier runs, whose tests may take long.
+var proof = os.Getenv("XMTP_PROOF") == "1"
+
 // long skips a test that takes minutes unless the proof tier runs.
 func long(t *testing.T) {
 	t.Helper()
-	if os.Getenv("XMTP_PROOF") != "1" {
+	if !proof {
 		t.Skip("takes minutes: runs with XMTP_PROOF=1")
 	}
+}
+
+// often is how often something is done: fewer times than in the proof tier.
+func often(inProof, otherwise int) int {
+	if proof {
+		return inProof
+	}
+	return otherwise
 }
 
 // shared is the node in memory on which most scenarios play, beside each other, and the

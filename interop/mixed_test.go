@@ -3,7 +3,6 @@ package interop
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -18,10 +17,7 @@ import (
 
 // The walks: how many, and of how many steps.
 func walks() (seeds, steps int) {
-	if os.Getenv("XMTP_PROOF") == "1" {
-		return 30, 500
-	}
-	return 3, 100
+	return often(30, 3), often(500, 100)
 }
 
 // Ten members of all kinds do at random what they may and what they may not. Whatever

@@ -120,8 +120,8 @@ func TestStreamManyWriters(t *testing.T) {
 // For each new conversation the SDK opens a stream with one more group and drops the one
 // before, while messages come in: what falls between two streams has to come all the same.
 func TestStrangers(t *testing.T) {
-	scenario(t, "30 strangers write to a streaming client", everyVersion, func(t *testing.T, w *world) {
-		const n = 30
+	n := often(30, 10)
+	scenario(t, fmt.Sprint(n, " strangers write to a streaming client"), everyVersion, func(t *testing.T, w *world) {
 		bob := w.Client("bob")
 		live := bob.Stream("conversations.streamAllMessages", nil)
 		wallets := make([]official.Wallet, n)
@@ -181,7 +181,11 @@ func TestOneSync(t *testing.T) {
 }
 
 func TestAway(t *testing.T) {
-	scenario(t, "away while 1,000 messages arrive", everyVersion, func(t *testing.T, w *world) {
+	scenario(t, "away while 1,000 messages arrive, or 230", everyVersion, func(t *testing.T, w *world) {
+		before := 900
+		if w.sdk != official.Baseline {
+			before = often(900, 130)
+		}
 		alice := w.Client("alice")
 		home := w.start(w.sdk)
 		bob := home.Client("bob")
@@ -190,7 +194,7 @@ func TestAway(t *testing.T) {
 		bob.SyncAll()
 		home.Close()
 
-		want := numbered("message", 900)
+		want := numbered("message", before)
 		for chunk := range slices.Chunk(want, 100) {
 			group.SendAll(chunk)
 		}

@@ -21,8 +21,10 @@ func start(t *testing.T, sdk SDK) *Process {
 }
 
 func TestEveryVersionLoads(t *testing.T) {
+	t.Parallel()
 	for _, sdk := range []SDK{Oldest, Baseline, Newest} {
 		t.Run(string(sdk), func(t *testing.T) {
+			t.Parallel()
 			process := start(t, sdk)
 			var encoded struct {
 				Type    ContentType `json:"type"`
@@ -37,6 +39,7 @@ func TestEveryVersionLoads(t *testing.T) {
 }
 
 func TestErrorsOfTheSDK(t *testing.T) {
+	t.Parallel()
 	process := start(t, Baseline)
 	var refused *CallError
 	if _, err := process.TryInstallation("alice", process.Wallet()); !errors.As(err, &refused) {
@@ -59,9 +62,10 @@ func TestErrorsOfTheSDK(t *testing.T) {
 }
 
 func TestLargeArgumentsBothWays(t *testing.T) {
+	t.Parallel()
 	process := start(t, Baseline)
-	content := make([]byte, 3<<20)
-	Parallel(t, 8, func(i int) error {
+	content := make([]byte, 1<<20)
+	Parallel(t, 4, func(i int) error {
 		var encoded struct {
 			Content []byte `json:"content"`
 		}
@@ -76,6 +80,7 @@ func TestLargeArgumentsBothWays(t *testing.T) {
 }
 
 func TestProcessGone(t *testing.T) {
+	t.Parallel()
 	process := start(t, Baseline)
 	process.process.Process.Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -86,6 +91,7 @@ func TestProcessGone(t *testing.T) {
 }
 
 func TestNoAnswerInTime(t *testing.T) {
+	t.Parallel()
 	process := start(t, Baseline)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
