@@ -320,6 +320,12 @@ func agree(t *testing.T, members ...member) seen {
 	for _, m := range members {
 		m.sync()
 	}
+	return alike(t, members...)
+}
+
+// alike compares what members have of the group.
+func alike(t *testing.T, members ...member) seen {
+	t.Helper()
 	first := members[0].seen()
 	for _, m := range members[1:] {
 		if diff := cmp.Diff(first, m.seen(), cmpopts.EquateEmpty()); diff != "" {
