@@ -1,6 +1,7 @@
 package xmtp
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -211,6 +212,22 @@ func (w *world) converge(t *testing.T) {
 	w.ledger.observe(t, w.bob)
 	w.ledger.observe(t, w.carol)
 	w.ledger.check(t)
+	wellLogged(t, alice)
+}
+
+// wellLogged checks that the log of commits ends where the groups are.
+func wellLogged(t *testing.T, c *Client) {
+	t.Helper()
+	for _, v := range must(c.Conversations(ConversationOptions{}))(t) {
+		if !must(v.IsActive())(t) {
+			continue
+		}
+		info := must(v.DebugInfo(t.Context()))(t)
+		last := info.CommitLog[len(info.CommitLog)-1]
+		if last.Epoch != info.Epoch || !bytes.Equal(last.EpochAuthenticator, info.EpochAuthenticator) {
+			t.Errorf("epoch %d, the log of commits ends with %d", info.Epoch, last.Epoch)
+		}
+	}
 }
 
 // compare checks that clients have the same of a conversation.

@@ -133,9 +133,13 @@ func (c *Client) create(ctx context.Context, state *protocol.GroupState, others 
 		ID: id, Kind: int(state.Metadata.Type), DM: dmID(state), Creator: c.inboxID, Adder: c.inboxID,
 		Membership: membershipAllowed, Created: now, Rotated: now,
 	}
+	begun := func(tx *store.Tx) error {
+		self := protocol.Actor{InboxID: c.inboxID, Installation: c.installation}
+		return g.logBeginning(tx, commitCreation, pending.Result().Epoch(), pending.Result().EpochAuthenticator(), self)
+	}
 	var intent int64
 	err = c.db.Update(func(tx *store.Tx) error {
-		if err := errors.Join(tx.PutGroup(row), tx.AddArrival(id), saveState(tx, id, pending.Changes()), c.allow(tx, id)); err != nil {
+		if err := errors.Join(tx.PutGroup(row), tx.AddArrival(id), saveState(tx, id, pending.Changes()), c.allow(tx, id), begun(tx)); err != nil {
 			return err
 		}
 		intent, err = g.enqueue(tx, intentMembership, membershipIntent{Add: others}, nil)

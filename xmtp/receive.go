@@ -311,11 +311,12 @@ func (g *group) applyHandshake(ctx context.Context, m *mlsapi.GroupMessage_V1) e
 	if err != nil {
 		return err // not known yet: the commit comes again
 	}
+	before := state.EpochAuthenticator()
 	err = g.update(func(tx *store.Tx) error {
 		if err := saveState(tx, g.id, pending.Changes()); err != nil {
 			return err
 		}
-		return g.storeChange(tx, m, staged, change, intent, own)
+		return errors.Join(g.logApplied(tx, m.Id, before, staged, change), g.storeChange(tx, m, staged, change, intent, own))
 	})
 	if err != nil {
 		return err
@@ -421,9 +422,16 @@ func (g *group) settleCommit(tx *store.Tx, intent store.Intent, number uint64) e
 // came too late and is made again. The reason may be nil.
 func (g *group) passOver(m *mlsapi.GroupMessage_V1, intent store.Intent, own bool, reason error) error {
 	rolledBack := errors.Is(reason, mls.ErrStateRolledBack)
-	err := g.update(func(tx *store.Tx) error {
+	state, err := g.state()
+	if err != nil {
+		return err
+	}
+	err = g.update(func(tx *store.Tx) error {
 		if rolledBack {
 			return g.markRolledBack(tx)
+		}
+		if err := g.logFailed(tx, state, m.Id, m.Data, reason); err != nil {
+			return err
 		}
 		if own {
 			if err := g.requeue(tx, intent); err != nil {
@@ -445,7 +453,7 @@ func (g *group) passOver(m *mlsapi.GroupMessage_V1, intent store.Intent, own boo
 // skip notes why a message could not be used.
 func (g *group) skip(tx *store.Tx, number uint64, reason error) error {
 	g.client.options.logger.Info("message skipped", "conversation", g, "number", number, "reason", reason)
-	return tx.AddSkip(g.client.skip(g.id, number, reason))
+	return errors.Join(g.suspect(tx, number, reason), tx.AddSkip(g.client.skip(g.id, number, reason)))
 }
 
 // skip describes an envelope that could not be used, for the database.

@@ -202,6 +202,9 @@ func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, finish f
 		if err := c.storeJoined(tx, g, state, adder, welcome.CommitID, number, created); err != nil {
 			return err
 		}
+		if err := g.logBeginning(tx, commitWelcome, joined.Group.Epoch(), joined.Group.EpochAuthenticator(), adder); err != nil {
+			return err
+		}
 		return finish(tx)
 	})
 	if err != nil {

@@ -30,6 +30,9 @@ const (
 	WorkerSelfUpdate
 	// WorkerExpiry deletes messages whose time has come.
 	WorkerExpiry
+	// WorkerCommitLog tells other clients what commits have led to, and compares: see
+	// [Conversation.Fork].
+	WorkerCommitLog
 	// WorkerScrub empties the database's log, in which spent keys stand.
 	WorkerScrub
 
@@ -58,6 +61,7 @@ func (c *Client) chores() [workerCount]chore {
 		WorkerKeyPackages: {"key packages", c.maintainKeyPackages, time.Second},
 		WorkerSelfUpdate:  {"renewing keys", c.updateKeys, time.Minute},
 		WorkerExpiry:      {"deleting expired messages", c.deleteExpired, time.Second},
+		WorkerCommitLog:   {"comparing commit logs", c.compareCommitLogs, 0},
 		WorkerScrub:       {"tidying the database", c.scrub, 2 * time.Second},
 	}
 }

@@ -161,6 +161,56 @@ var migrations = []string{
 
 	CREATE INDEX messages_any_group ON messages (id);
 	`,
+	`
+	-- What this client did with each commit.
+	CREATE TABLE commit_log (
+		row           INTEGER PRIMARY KEY AUTOINCREMENT,
+		group_id      BLOB NOT NULL,
+		number        INTEGER NOT NULL,  -- the commit's; 0 for how we came into the group
+		result        INTEGER NOT NULL,  -- CommitResult
+		before        BLOB NOT NULL,     -- epoch authenticator before it
+		epoch         INTEGER NOT NULL,  -- after it
+		authenticator BLOB NOT NULL,     -- after it
+		kind          TEXT NOT NULL,
+		sender        TEXT NOT NULL,     -- inbox id
+		installation  BLOB NOT NULL,
+		detail        TEXT NOT NULL
+	) STRICT;
+	CREATE INDEX commit_log_group ON commit_log (group_id, row);
+
+	-- What others have published of it, as far as it counts.
+	CREATE TABLE shared_commit_log (
+		group_id      BLOB NOT NULL,
+		log           INTEGER NOT NULL,  -- the entry's number
+		number        INTEGER NOT NULL,  -- the commit's
+		result        INTEGER NOT NULL,
+		epoch         INTEGER NOT NULL,
+		authenticator BLOB NOT NULL,
+		PRIMARY KEY (group_id, log)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX shared_commit_log_number ON shared_commit_log (group_id, number);
+
+	-- How far the two were compared, and what came of it.
+	CREATE TABLE forks (
+		group_id      BLOB PRIMARY KEY,
+		signer        BLOB NOT NULL,     -- public key of the shared log, or empty
+		seed          BLOB NOT NULL,     -- by which we sign, or empty
+		published     INTEGER NOT NULL,  -- row of commit_log
+		considered    INTEGER NOT NULL,  -- row of commit_log
+		downloaded    INTEGER NOT NULL,  -- number of the shared log
+		status        INTEGER NOT NULL,
+		compared      INTEGER NOT NULL,  -- row of commit_log
+		number        INTEGER NOT NULL,  -- the commit's
+		epoch         INTEGER NOT NULL,
+		authenticator BLOB NOT NULL,
+		their_epoch   INTEGER NOT NULL,
+		theirs        BLOB NOT NULL,     -- their authenticator
+		at            INTEGER NOT NULL,  -- ns
+		ahead_number  INTEGER NOT NULL,  -- a message of a later epoch than ours, or 0
+		ahead_epoch   INTEGER NOT NULL,
+		ahead_of      INTEGER NOT NULL   -- our epoch then
+	) STRICT, WITHOUT ROWID;
+	`,
 }
 
 func (db *DB) migrate() error {
