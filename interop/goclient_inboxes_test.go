@@ -229,7 +229,9 @@ func TestGoReassign(t *testing.T) {
 func TestGoInboxLookUps(t *testing.T) {
 	scenario(t, "Go: inbox look-ups, key packages and signatures, as the official client answers", everyVersion, func(t *testing.T, w *world) {
 		ctx := t.Context()
-		alice, bob, nobody := w.Client("alice"), goClient(t, w.url), w.Wallet()
+		var ahead time.Duration
+		bob := goInstallation(t, w.url, newGoSigner(t), xmtp.WithoutWorkers(), xmtp.WithClock(func() time.Time { return time.Now().Add(ahead) }))
+		alice, nobody := w.Client("alice"), w.Wallet()
 		ask := []string{alice.Wallet.Address, bob.Address(), nobody.Address, strings.ToUpper(nobody.Address[2:])}
 		ask[3] = "0x" + ask[3]
 		can, err := bob.CanMessage(ctx, ask...)
@@ -296,20 +298,13 @@ func TestGoInboxLookUps(t *testing.T) {
 		if check(t, newest, err); len(newest) != 1 {
 			t.Errorf("newest messages: %v", newest)
 		}
-	})
-}
 
-// An official key package that is out of date: nobody can add its owner.
-func TestGoReachExpired(t *testing.T) {
-	scenario(t, "Go: an official client is out of reach when its key package has expired", baseline, func(t *testing.T, w *world) {
-		var ahead time.Duration
-		alice := w.Client("alice")
-		bob := goInstallation(t, w.url, newGoSigner(t), xmtp.WithoutWorkers(), xmtp.WithClock(func() time.Time { return time.Now().Add(ahead) }))
+		// When its key package is out of date, nobody can add an installation.
 		ahead = 85 * 24 * time.Hour
-		reach, err := bob.Reach(t.Context(), alice.InboxID)
+		reach, err = bob.Reach(ctx, alice.InboxID)
 		check(t, reach, err)
 		if r := reach[0]; !errors.Is(r.Err, mls.ErrLifetime) || !r.Installations[0].NotAfter.Before(time.Now().Add(ahead)) {
-			t.Errorf("reach: %+v", r)
+			t.Errorf("reach of who has expired: %+v", r)
 		}
 	})
 }
@@ -473,8 +468,7 @@ func TestGoPasskeys(t *testing.T) {
 }
 
 func TestGoContractIdentifiers(t *testing.T) {
-	sdks := []official.SDK{official.Baseline, official.Newest}
-	scenarioOnChain(t, "Go: contract wallets added, removed, and as recovery", sdks, func(t *testing.T, w *world, c *contracts) {
+	scenarioOnChain(t, "Go: contract wallets added, removed, and as recovery", baseline, func(t *testing.T, w *world, c *contracts) {
 		ctx := t.Context()
 		first := newGoSigner(t)
 		alice, bob := w.Client("alice"), goInstallation(t, w.url, first)
