@@ -1,8 +1,6 @@
 package content
 
 import (
-	"fmt"
-
 	"google.golang.org/protobuf/proto"
 
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlscontents"
@@ -35,15 +33,17 @@ type FieldChange struct {
 	Old, New *string
 }
 
-// GroupUpdated returns what changed in a group. The errors are [ErrOtherType] and
-// [ErrMalformed]. The minor version is ignored.
-func (e *Encoded) GroupUpdated() (*GroupUpdated, error) {
-	if e.Type.Authority != TypeGroupUpdated.Authority || e.Type.Name != TypeGroupUpdated.Name || e.Type.Major != TypeGroupUpdated.Major {
-		return nil, fmt.Errorf("%w: %s is not %s", ErrOtherType, e.Type, TypeGroupUpdated)
-	}
+// GroupUpdatedCodec is for what changed in a group.
+var GroupUpdatedCodec = Codec[*GroupUpdated]{Type: TypeGroupUpdated, Encode: encodeGroupUpdated, Decode: decodeGroupUpdated}
+
+// GroupUpdated returns what changed in a group. It is [Decode] with
+// [GroupUpdatedCodec].
+func (e *Encoded) GroupUpdated() (*GroupUpdated, error) { return Decode(GroupUpdatedCodec, e) }
+
+func decodeGroupUpdated(e *Encoded) (*GroupUpdated, error) {
 	var p mlscontents.GroupUpdated
 	if err := proto.Unmarshal(e.Content, &p); err != nil {
-		return nil, fmt.Errorf("%w: change of a group: %w", ErrMalformed, err)
+		return nil, err
 	}
 	u := &GroupUpdated{
 		InitiatedBy:        p.GetInitiatedByInboxId(),
@@ -59,6 +59,37 @@ func (e *Encoded) GroupUpdated() (*GroupUpdated, error) {
 		u.Fields = append(u.Fields, FieldChange{f.GetFieldName(), f.OldValue, f.NewValue})
 	}
 	return u, nil
+}
+
+func encodeGroupUpdated(u *GroupUpdated) (*Encoded, error) {
+	p := &mlscontents.GroupUpdated{
+		InitiatedByInboxId:       u.InitiatedBy,
+		AddedInboxes:             inboxes(u.Added),
+		RemovedInboxes:           inboxes(u.Removed),
+		LeftInboxes:              inboxes(u.Left),
+		AddedAdminInboxes:        inboxes(u.AddedAdmins),
+		RemovedAdminInboxes:      inboxes(u.RemovedAdmins),
+		AddedSuperAdminInboxes:   inboxes(u.AddedSuperAdmins),
+		RemovedSuperAdminInboxes: inboxes(u.RemovedSuperAdmins),
+	}
+	for _, f := range u.Fields {
+		p.MetadataFieldChanges = append(p.MetadataFieldChanges, &mlscontents.GroupUpdated_MetadataFieldChange{
+			FieldName: f.Name, OldValue: f.Old, NewValue: f.New,
+		})
+	}
+	b, err := proto.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	return &Encoded{Content: b}, nil
+}
+
+func inboxes(ids []string) []*mlscontents.GroupUpdated_Inbox {
+	var all []*mlscontents.GroupUpdated_Inbox
+	for _, id := range ids {
+		all = append(all, &mlscontents.GroupUpdated_Inbox{InboxId: id})
+	}
+	return all
 }
 
 func inboxIDs(inboxes []*mlscontents.GroupUpdated_Inbox) []string {

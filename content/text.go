@@ -1,6 +1,7 @@
 package content
 
 import (
+	"errors"
 	"fmt"
 	"unicode/utf8"
 )
@@ -14,6 +15,21 @@ const (
 	encodingUTF8      = "UTF-8"
 )
 
+// TextCodec is for plain text.
+var TextCodec = Codec[string]{Type: TypeText, Push: true, Encode: encodeText, Decode: decodeText}
+
+func encodeText(text string) (*Encoded, error) { return Text(text), nil }
+
+func decodeText(e *Encoded) (string, error) {
+	if encoding, ok := e.Parameters[parameterEncoding]; ok && encoding != encodingUTF8 {
+		return "", fmt.Errorf("text in encoding %q", encoding)
+	}
+	if !utf8.Valid(e.Content) {
+		return "", errors.New("text is not UTF-8")
+	}
+	return string(e.Content), nil
+}
+
 // Text encodes plain text. Bytes that aren't UTF-8 are sent as they are and will
 // not be accepted by who receives them.
 func Text(text string) *Encoded {
@@ -24,17 +40,5 @@ func Text(text string) *Encoded {
 	}
 }
 
-// Text returns plain text. The errors are [ErrOtherType], and [ErrMalformed] for
-// an encoding that isn't UTF-8. The minor version is ignored.
-func (e *Encoded) Text() (string, error) {
-	if e.Type.Authority != TypeText.Authority || e.Type.Name != TypeText.Name || e.Type.Major != TypeText.Major {
-		return "", fmt.Errorf("%w: %s is not %s", ErrOtherType, e.Type, TypeText)
-	}
-	if encoding, ok := e.Parameters[parameterEncoding]; ok && encoding != encodingUTF8 {
-		return "", fmt.Errorf("%w: text in encoding %q", ErrMalformed, encoding)
-	}
-	if !utf8.Valid(e.Content) {
-		return "", fmt.Errorf("%w: text is not UTF-8", ErrMalformed)
-	}
-	return string(e.Content), nil
-}
+// Text returns plain text. It is [Decode] with [TextCodec].
+func (e *Encoded) Text() (string, error) { return Decode(TextCodec, e) }

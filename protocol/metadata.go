@@ -165,6 +165,16 @@ func (m *MutableMetadata) Disappearing() Disappearing {
 	return Disappearing{from, in}
 }
 
+// ParseDisappearing reads them from the extensions of a GroupContext; they are off
+// if they can't be read.
+func ParseDisappearing(exts []mls.Extension) Disappearing {
+	m, err := parseMutableMetadata(exts)
+	if err != nil {
+		return Disappearing{}
+	}
+	return m.Disappearing()
+}
+
 // SetDisappearing sets the two attributes. Switching off leaves them at "0".
 func (m *MutableMetadata) SetDisappearing(d Disappearing) {
 	m.Attributes[AttributeDisappearFrom] = strconv.FormatInt(d.From, 10)

@@ -39,6 +39,8 @@ type Client struct {
 	// welcoming serialises the processing of welcomes.
 	welcoming chan struct{}
 
+	unsent chan struct{} // holds a token when something is to be published soon
+
 	closing context.Context // ends when Close is called
 	close   context.CancelFunc
 	workers sync.WaitGroup
@@ -109,6 +111,7 @@ func open(ctx context.Context, signer Signer, list []Option) (c *Client, err err
 		inboxes:   newInboxes(db, node),
 		address:   owner.String(),
 		welcoming: make(chan struct{}, 1),
+		unsent:    make(chan struct{}, 1),
 	}
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.groups.init(c)

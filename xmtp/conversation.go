@@ -12,10 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/go-xmtp/go-xmtp/content"
 	"github.com/go-xmtp/go-xmtp/identity"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
-	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
@@ -115,117 +113,6 @@ func (v *Conversation) UpdateKeys(ctx context.Context) error {
 	return nil
 }
 
-// When members' installations are looked at again.
-const (
-	checkBeforeSend = 5 * time.Second
-	checkOnSync     = 30 * time.Minute
-)
-
-// SendText sends a plain text and returns its message once it is published.
-//
-// If ctx ends before, or the node can't be reached, the error is
-// [ErrNotPublished], and the message stays in the outbox, to be published later;
-// the returned message tells which. Other errors: [ErrRefused], [ErrRemoved],
-// [ErrPaused], [ErrStateRolledBack].
-func (v *Conversation) SendText(ctx context.Context, text string) (*Message, error) {
-	return v.Send(ctx, content.Text(text))
-}
-
-// Send sends content of any type. See [Conversation.SendText].
-func (v *Conversation) Send(ctx context.Context, c *content.Encoded) (*Message, error) {
-	m, err := v.send(ctx, c, true)
-	if err != nil {
-		return m, fmt.Errorf("xmtp: sending: %w", err)
-	}
-	return m, nil
-}
-
-func (v *Conversation) send(ctx context.Context, c *content.Encoded, push bool) (*Message, error) {
-	encoded, err := c.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	now := v.client.options.now()
-	envelope := protocol.NewEnvelope(encoded, now)
-	data, err := envelope.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	id := envelope.MessageID(v.row.ID)
-	m := store.Message{
-		ID: id[:], Group: v.row.ID, Sent: now.UnixNano(), Sender: v.client.inboxID, Installation: v.client.installation.Bytes(),
-		Kind: store.KindApplication, Delivery: store.Unpublished, ContentType: c.Type.String(), Content: encoded,
-	}
-	var intent int64
-	err = v.client.db.Update(func(tx *store.Tx) error {
-		row, found, err := tx.Group(v.row.ID)
-		if err != nil || !found {
-			return errors.Join(err, ErrNotFound)
-		}
-		if err := usable(row); err != nil {
-			return err
-		}
-		if err := v.prepare(tx, row); err != nil {
-			return err
-		}
-		if _, err := tx.AddMessage(m); err != nil {
-			return err
-		}
-		intent, err = v.group.enqueue(tx, intentMessage, messageIntent{Envelope: data, Push: push}, id[:])
-		return errors.Join(err, v.client.allow(tx, v.row.ID))
-	})
-	if err != nil {
-		return nil, err
-	}
-	settled := v.group.settle(ctx, intent)
-	err = v.client.db.View(func(tx *store.Tx) error {
-		stored, found, err := tx.MessageByID(v.row.ID, id[:])
-		if found {
-			m = stored
-		}
-		return err
-	})
-	return newMessage(m), errors.Join(settled, err)
-}
-
-// prepare puts in front of a message what has to be in the log before it: our own
-// first commit in a group that we were let into, and members' new installations.
-func (v *Conversation) prepare(tx *store.Tx, row store.Group) error {
-	now := v.client.now()
-	if v.client.options.selfUpdate.beforeMessage(row, now) {
-		if err := v.group.enqueueKeyUpdate(tx); err != nil {
-			return err
-		}
-	}
-	if now-row.Checked > int64(checkBeforeSend) {
-		if _, err := v.group.enqueue(tx, intentMembership, membershipIntent{}, nil); err != nil {
-			return err
-		}
-		row.Checked = now
-	}
-	return tx.PutGroup(row)
-}
-
-// settleAll works until everything in the outbox is done with.
-func (g *group) settleAll(ctx context.Context) error {
-	var last int64
-	err := g.client.db.View(func(tx *store.Tx) error {
-		intents, err := tx.Intents(g.id, maxBatchMessages)
-		if len(intents) > 0 {
-			last = intents[len(intents)-1].Row
-		}
-		return err
-	})
-	if err != nil || last == 0 {
-		return err
-	}
-	err = g.settle(ctx, last)
-	if errors.As(err, new(*NotAddedError)) {
-		return nil // it is settled, and who asked is not here
-	}
-	return err
-}
-
 // Sync publishes what waits in the outbox and reads what is new in the
 // conversation. A direct message with siblings is synced with them.
 func (v *Conversation) Sync(ctx context.Context) error {
@@ -254,7 +141,7 @@ func (g *group) syncNow(ctx context.Context) error {
 			return err
 		}
 		row.Checked = g.client.now()
-		_, err = g.enqueue(tx, intentMembership, membershipIntent{}, nil)
+		_, err = g.put(tx, intentMembership, membershipIntent{}, nil)
 		return errors.Join(err, tx.PutGroup(row))
 	})
 	if err != nil {
@@ -279,44 +166,6 @@ func (v *Conversation) groups() ([][]byte, error) {
 		ids[i] = row.ID
 	}
 	return ids, err
-}
-
-// MessageOptions restrict which messages are read. The zero value is all, oldest first.
-type MessageOptions struct {
-	// SentAfter and SentBefore exclude messages outside, and at, these times.
-	SentAfter, SentBefore time.Time
-	// Limit is the most messages to return; 0 for all.
-	Limit int
-	// Newest first.
-	Descending bool
-}
-
-// Messages returns messages that this client has, by the time of sending; those of
-// the same time in the order of arrival. Sync brings in what is new.
-func (v *Conversation) Messages(o MessageOptions) ([]*Message, error) {
-	groups, err := v.groups()
-	if err != nil {
-		return nil, fmt.Errorf("xmtp: messages: %w", err)
-	}
-	query := store.MessageQuery{Limit: o.Limit, Descending: o.Descending}
-	if !o.SentAfter.IsZero() {
-		query.After = o.SentAfter.UnixNano()
-	}
-	if !o.SentBefore.IsZero() {
-		query.Before = o.SentBefore.UnixNano()
-	}
-	var messages []*Message
-	err = v.client.db.View(func(tx *store.Tx) error {
-		rows, err := tx.Messages(groups, query)
-		for _, row := range rows {
-			messages = append(messages, newMessage(row))
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("xmtp: messages: %w", err)
-	}
-	return messages, nil
 }
 
 // Epoch returns the number of the conversation's epoch and its authenticator, by

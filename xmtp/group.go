@@ -29,9 +29,8 @@ type group struct {
 	caughtUp bool
 	// streamed is the number up to which a live stream has brought everything, or unstreamed.
 	streamed uint64
-	// outcomes tell what has become of intents that were not carried out, or not
-	// all of them, for those who wait for them.
-	outcomes map[int64]error
+
+	outcomes outcomes // belongs to all
 }
 
 // unstreamed is what a group has streamed that has begun anew, until a stream
@@ -54,7 +53,7 @@ func (c *groupCache) get(id []byte) *group {
 	defer c.mu.Unlock()
 	g := c.groups[string(id)]
 	if g == nil {
-		g = &group{client: c.client, id: append([]byte(nil), id...), lock: make(chan struct{}, 1), outcomes: map[int64]error{}}
+		g = &group{client: c.client, id: append([]byte(nil), id...), lock: make(chan struct{}, 1)}
 		c.groups[string(id)] = g
 	}
 	return g

@@ -78,7 +78,7 @@ func (v *Conversation) leave(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = v.send(ctx, request, false)
+	_, err = v.send(ctx, request, nil)
 	return err
 }
 
@@ -138,7 +138,7 @@ func (g *group) removeLeaving() (waiting bool, err error) {
 				return nil
 			}
 		}
-		_, err = g.enqueue(tx, intentMembership, membershipIntent{Remove: leaving}, nil)
+		_, err = g.put(tx, intentMembership, membershipIntent{Remove: leaving}, nil)
 		return err
 	})
 	return waiting, err

@@ -20,12 +20,15 @@ const (
 	KindMembershipChange Kind = store.KindMembershipChange
 )
 
-// Delivery tells how far an own message has come. Those of others are published.
+// Delivery tells how far an own message has come. Those of others are published. A
+// message that is to be published stays Unpublished, over failures of the network and
+// runs of the program, until the node has taken it or it can't be published any more.
+// Then it is Failed, and [Conversation.Publish] can try it again.
 type Delivery int
 
 // Stages of delivery.
 const (
-	Unpublished Delivery = store.Unpublished // in the outbox
+	Unpublished Delivery = store.Unpublished // in the outbox, or prepared
 	Published   Delivery = store.Published   // in the conversation's log
 	Failed      Delivery = store.Failed      // will not be published
 )
@@ -42,9 +45,14 @@ type Message struct {
 	// SenderInstallationID is the device: 64 hex digits.
 	SenderInstallationID string
 	// SentAt is the node's time, and our own until the message is published.
-	SentAt   time.Time
-	Kind     Kind
-	Delivery Delivery
+	SentAt time.Time
+	// InsertedAt is when this client stored it; no two messages have the same.
+	InsertedAt time.Time
+	// ExpiresAt is when it disappears; zero for never. It is set for published
+	// messages of conversations in which messages disappear.
+	ExpiresAt time.Time
+	Kind      Kind
+	Delivery  Delivery
 	// Content is nil if what was sent is no encoded content.
 	Content *content.Encoded
 }
@@ -68,8 +76,12 @@ func newMessage(row store.Message) *Message {
 		SenderInboxID:        row.Sender,
 		SenderInstallationID: hex.EncodeToString(row.Installation),
 		SentAt:               time.Unix(0, row.Sent),
+		InsertedAt:           time.Unix(0, row.Inserted),
 		Kind:                 Kind(row.Kind),
 		Delivery:             Delivery(row.Delivery),
+	}
+	if row.Expires != 0 {
+		m.ExpiresAt = time.Unix(0, row.Expires)
 	}
 	if encoded, err := content.Unmarshal(row.Content); err == nil {
 		m.Content = encoded

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-xmtp/go-xmtp/content"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/network"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
@@ -56,6 +57,7 @@ type options struct {
 	visible    time.Duration // how long to wait for the registration to be seen
 	now        func() time.Time
 	vfs        string
+	codecs     content.Codecs
 }
 
 // WithNode chooses the node: [Local] (the default), [Dev], [Production], or a
@@ -167,6 +169,19 @@ func WithoutWorkers(which ...Worker) Option {
 	}
 }
 
+// WithCodec lets the client know a content type, so that [Client.Decode] returns its
+// values, and sending knows whether it wakes devices. It replaces one for the same
+// type and major version.
+func WithCodec[T any](codec content.Codec[T]) Option {
+	return func(o *options) error {
+		if codec.Type == (content.Type{}) || codec.Encode == nil || codec.Decode == nil {
+			return fmt.Errorf("the codec for %q lacks a type, Encode or Decode", codec.Type)
+		}
+		content.Add(&o.codecs, codec)
+		return nil
+	}
+}
+
 // WithClock replaces [time.Now].
 func WithClock(now func() time.Time) Option {
 	return func(o *options) error {
@@ -176,7 +191,7 @@ func WithClock(now func() time.Time) Option {
 }
 
 func newOptions(list []Option) (*options, error) {
-	o := &options{padding: true, nonce: 1, now: time.Now, logger: slog.New(slog.DiscardHandler)}
+	o := &options{codecs: ownCodecs(), padding: true, nonce: 1, now: time.Now, logger: slog.New(slog.DiscardHandler)}
 	for _, option := range append([]Option{WithNode(Local)}, list...) {
 		if err := option(o); err != nil {
 			return nil, fmt.Errorf("xmtp: %w", err)

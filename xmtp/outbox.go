@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -76,13 +77,63 @@ type invitee struct {
 	Pointer      bool `json:",omitempty"` // it takes one
 }
 
-// enqueue puts an intent into the outbox.
+// enqueue puts an intent into the outbox for a caller who waits for it, with settle.
 func (g *group) enqueue(tx *store.Tx, kind int, intent any, message []byte) (int64, error) {
+	row, err := g.put(tx, kind, intent, message)
+	if err == nil {
+		g.outcomes.expect(row)
+	}
+	return row, err
+}
+
+// put puts an intent into the outbox that nobody waits for.
+func (g *group) put(tx *store.Tx, kind int, intent any, message []byte) (int64, error) {
 	b, err := json.Marshal(intent)
 	if err != nil {
 		return 0, err
 	}
 	return tx.AddIntent(store.Intent{Group: g.id, Kind: kind, State: stateQueued, Intent: b, Message: message})
+}
+
+// outcomes tell what has become of intents that were not carried out, or not all of
+// them, to those who wait for them.
+type outcomes struct {
+	mu     sync.Mutex
+	byRow  map[int64]error
+	awaits map[int64]int // by row; how many wait for it
+}
+
+// expect says that somebody will take the outcomes of intents.
+func (o *outcomes) expect(rows ...int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.awaits == nil {
+		o.awaits, o.byRow = map[int64]int{}, map[int64]error{}
+	}
+	for _, row := range rows {
+		o.awaits[row]++
+	}
+}
+
+// set notes an outcome, if anybody wants to know it.
+func (o *outcomes) set(row int64, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.awaits[row] > 0 {
+		o.byRow[row] = err
+	}
+}
+
+// take returns an outcome that was expected; nil if all is well.
+func (o *outcomes) take(row int64) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	err := o.byRow[row]
+	if o.awaits[row]--; o.awaits[row] <= 0 {
+		delete(o.awaits, row)
+		delete(o.byRow, row)
+	}
+	return err
 }
 
 // How often and how patiently to try before giving an error to a caller who waits.
@@ -91,10 +142,19 @@ const (
 	settleDelay    = 50 * time.Millisecond
 )
 
-// settle works until an intent is done with: published, read back, and what
-// follows from it sent. If it can't be, the error is [ErrNotPublished] with the
-// reason, and the intent stays, or [ErrRefused], and it is gone.
+// settle works until an intent, whose outcome was expected, is done with: published,
+// read back, and what follows from it sent. If it can't be, the error is
+// [ErrNotPublished] with the reason, and the intent stays, or [ErrRefused], and it is
+// gone.
 func (g *group) settle(ctx context.Context, row int64) error {
+	done, err := g.work(ctx, row)
+	if outcome := g.outcomes.take(row); done {
+		return outcome
+	}
+	return err
+}
+
+func (g *group) work(ctx context.Context, row int64) (done bool, err error) {
 	var last error
 	for attempt := range settleAttempts {
 		if attempt > 0 {
@@ -105,7 +165,7 @@ func (g *group) settle(ctx context.Context, row int64) error {
 		}
 		done, err := g.settleOnce(ctx, row)
 		if done || errors.Is(err, ErrRefused) || errors.Is(err, ErrStateRolledBack) || errors.Is(err, ErrPaused) {
-			return err
+			return done, err
 		}
 		last = err
 		if ctx.Err() != nil {
@@ -113,7 +173,7 @@ func (g *group) settle(ctx context.Context, row int64) error {
 		}
 	}
 	g.client.news.publish() // for the worker that takes it on
-	return fmt.Errorf("%w: %w", ErrNotPublished, errors.Join(last, ctx.Err()))
+	return false, fmt.Errorf("%w: %w", ErrNotPublished, errors.Join(last, ctx.Err()))
 }
 
 func (g *group) settleOnce(ctx context.Context, row int64) (done bool, err error) {
@@ -125,9 +185,7 @@ func (g *group) settleOnce(ctx context.Context, row int64) (done bool, err error
 	for {
 		found, err := g.pending(row)
 		if err != nil || !found {
-			outcome := g.outcomes[row]
-			delete(g.outcomes, row)
-			return err == nil, errors.Join(err, outcome)
+			return err == nil, err
 		}
 		before, err := g.progress()
 		if err != nil {
@@ -337,7 +395,7 @@ func (g *group) refuse(intents []store.Intent, reason error) error {
 // succeeds or not, who waits learns what the database says: the reason counts
 // only if the intent is gone.
 func (g *group) giveUp(tx *store.Tx, i store.Intent, reason error) error {
-	g.outcomes[i.Row] = fmt.Errorf("%w: %w", ErrRefused, reason)
+	g.outcomes.set(i.Row, fmt.Errorf("%w: %w", ErrRefused, reason))
 	if len(i.Message) > 0 {
 		if err := tx.MarkFailed(g.id, i.Message); err != nil {
 			return err
@@ -510,11 +568,7 @@ func (g *group) membershipChange(ctx context.Context, intent *store.Intent) (*me
 		}
 		change.notAdded = append(change.notAdded, notAdded(l, reasons))
 	}
-	if outcome := change.outcome(want); outcome != nil {
-		g.outcomes[intent.Row] = outcome
-	} else {
-		delete(g.outcomes, intent.Row)
-	}
+	g.outcomes.set(intent.Row, change.outcome(want))
 	return change, nil
 }
 

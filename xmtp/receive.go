@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/go-xmtp/go-xmtp/content"
 	"github.com/go-xmtp/go-xmtp/mls"
@@ -116,9 +117,10 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 		return err
 	}
 	rolledBack := false
+	life := lifetime(state)
 	err = g.update(func(tx *store.Tx) error {
 		for _, m := range messages {
-			err := g.applyApplication(tx, state, m)
+			err := g.applyApplication(tx, state, m, life)
 			if errors.Is(err, mls.ErrStateRolledBack) {
 				rolledBack = true
 				return g.markRolledBack(tx)
@@ -141,14 +143,14 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 
 // applyApplication applies one message; a bad one is noted and skipped. The
 // error is the database's, or [mls.ErrStateRolledBack].
-func (g *group) applyApplication(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1) error {
-	if own, err := g.applyOwn(tx, state, m); own || err != nil {
+func (g *group) applyApplication(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration) error {
+	if own, err := g.applyOwn(tx, state, m, life); own || err != nil {
 		return err
 	}
 	var reason error
 	err := tx.Savepoint(func() error {
 		var err error
-		reason, err = g.applyForeign(tx, state, m)
+		reason, err = g.applyForeign(tx, state, m, life)
 		return err
 	})
 	if err != nil {
@@ -166,7 +168,7 @@ func (g *group) applyApplication(tx *store.Tx, state *mls.Group, m *mlsapi.Group
 }
 
 // applyOwn recognises a message that stands in the outbox.
-func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1) (own bool, err error) {
+func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration) (own bool, err error) {
 	hash := sha256.Sum256(m.Data)
 	intent, found, err := tx.IntentByHash(g.id, hash[:])
 	if err != nil || !found || intent.Kind != intentMessage {
@@ -177,7 +179,7 @@ func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_
 		return true, errors.Join(g.requeue(tx, intent), tx.SetCursor(g.id, m.Id))
 	}
 	err = errors.Join(
-		tx.MarkPublished(g.id, intent.Message, m.Id, int64(m.CreatedNs)),
+		tx.MarkPublished(g.id, intent.Message, m.Id, int64(m.CreatedNs), g.client.expiry(life)),
 		tx.DeleteIntent(intent.Row),
 		tx.SetCursor(g.id, m.Id),
 	)
@@ -211,7 +213,7 @@ func (g *group) requeue(tx *store.Tx, i store.Intent) error {
 
 // applyForeign decrypts and stores a message of somebody else. A reason means
 // that it can't be used; then nothing was changed.
-func (g *group) applyForeign(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1) (reason, err error) {
+func (g *group) applyForeign(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration) (reason, err error) {
 	pending, reason := state.Process(m.Data)
 	if reason != nil {
 		return reason, nil
@@ -236,11 +238,13 @@ func (g *group) applyForeign(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMess
 		Group:        g.id,
 		Number:       m.Id,
 		Sent:         int64(m.CreatedNs),
+		Inserted:     g.client.now(),
 		Sender:       sender.InboxID,
 		Installation: sender.Installation.Bytes(),
 		Kind:         store.KindApplication,
 		Delivery:     store.Published,
 		ContentType:  contentType(envelope.Content),
+		Expires:      g.client.expiry(life),
 		Content:      envelope.Content,
 	})
 	if added && protocol.IsLeaveRequest(envelope.Content) {
@@ -367,6 +371,7 @@ func (g *group) storeChange(tx *store.Tx, m *mlsapi.GroupMessage_V1, staged *mls
 			Group:        g.id,
 			Number:       m.Id,
 			Sent:         int64(m.CreatedNs),
+			Inserted:     g.client.now(),
 			Sender:       change.Actor.InboxID,
 			Installation: change.Actor.Installation.Bytes(),
 			Kind:         store.KindMembershipChange,

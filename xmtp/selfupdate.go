@@ -82,7 +82,7 @@ func (g *group) enqueueKeyUpdate(tx *store.Tx) error {
 	if err != nil || waits {
 		return err
 	}
-	_, err = g.enqueue(tx, intentKeyUpdate, struct{}{}, nil)
+	_, err = g.put(tx, intentKeyUpdate, struct{}{}, nil)
 	return err
 }
 

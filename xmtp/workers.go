@@ -16,7 +16,8 @@ type Worker int
 
 // The workers.
 const (
-	// WorkerOutbox publishes what a call, or an earlier run, could not.
+	// WorkerOutbox publishes what [Conversation.SendOptimistic] has left, and what a
+	// call, or an earlier run, could not.
 	WorkerOutbox Worker = iota
 	// WorkerLeaves removes from groups those who want to leave, where we may.
 	WorkerLeaves
@@ -50,19 +51,21 @@ type chore struct {
 	// calm is how long to wait after news, so as not to act on every message; 0 to
 	// not care for news.
 	calm time.Duration
+	// soon, if not nil, brings a token when there is something to do at once.
+	soon <-chan struct{}
 }
 
 // chores are those of all workers.
 func (c *Client) chores() [workerCount]chore {
 	return [workerCount]chore{
-		WorkerOutbox:      {"publishing", c.publishLeft, 2 * time.Second},
-		WorkerLeaves:      {"letting members go", c.letGo, 2 * time.Second},
-		WorkerAwaited:     {"adding members", c.retryAwaited, 2 * time.Second},
-		WorkerKeyPackages: {"key packages", c.maintainKeyPackages, time.Second},
-		WorkerSelfUpdate:  {"renewing keys", c.updateKeys, time.Minute},
-		WorkerExpiry:      {"deleting expired messages", c.deleteExpired, time.Second},
-		WorkerCommitLog:   {"comparing commit logs", c.compareCommitLogs, 0},
-		WorkerScrub:       {"tidying the database", c.scrub, 2 * time.Second},
+		WorkerOutbox:      {"publishing", c.publishLeft, 2 * time.Second, c.unsent},
+		WorkerLeaves:      {"letting members go", c.letGo, 2 * time.Second, nil},
+		WorkerAwaited:     {"adding members", c.retryAwaited, 2 * time.Second, nil},
+		WorkerKeyPackages: {"key packages", c.maintainKeyPackages, time.Second, nil},
+		WorkerSelfUpdate:  {"renewing keys", c.updateKeys, time.Minute, nil},
+		WorkerExpiry:      {"deleting expired messages", c.deleteExpired, time.Second, nil},
+		WorkerCommitLog:   {"comparing commit logs", c.compareCommitLogs, 0, nil},
+		WorkerScrub:       {"tidying the database", c.scrub, 2 * time.Second, nil},
 	}
 }
 
@@ -107,8 +110,12 @@ func (c *Client) attend(ctx context.Context, work chore) {
 		}
 		select {
 		case <-due:
+		case <-work.soon:
 		case <-news:
-			if sleep(ctx, work.calm) != nil {
+			select {
+			case <-time.After(work.calm):
+			case <-work.soon:
+			case <-ctx.Done():
 				return
 			}
 		case <-ctx.Done():

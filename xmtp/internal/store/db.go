@@ -66,7 +66,8 @@ type DB struct {
 	conn       *sqlite3.Conn
 	statements map[string]*sqlite3.Stmt
 	logPages   int
-	oldLog     bool // the log may be one that a crash has left
+	oldLog     bool  // the log may be one that a crash has left
+	inserted   int64 // the latest time of insertion, see [Tx.AddMessage]
 }
 
 // Open opens the database or makes a new one.
@@ -94,6 +95,9 @@ func Open(ctx context.Context, o Options) (db *DB, err error) {
 		return db, fmt.Errorf("opening the database: %w", translate(err))
 	}
 	if err := db.configure(o, fresh); err != nil {
+		return db, err
+	}
+	if db.inserted, err = (&Tx{db}).lastInserted(); err != nil {
 		return db, err
 	}
 	return db, nil

@@ -1,9 +1,5 @@
 package store
 
-import (
-	"math"
-)
-
 // Meta returns a fact about the client, nil if it isn't known.
 func (tx *Tx) Meta(name string) (value []byte, err error) {
 	_, err = tx.One("SELECT value FROM meta WHERE name = ?", []any{name}, func(r Row) { value = r.Bytes(0) })
@@ -111,143 +107,6 @@ func (tx *Tx) ClearState(group []byte) error {
 	return tx.Exec("DELETE FROM mls WHERE group_id = ?", group)
 }
 
-// Kinds of message.
-const (
-	KindApplication      = 1
-	KindMembershipChange = 2
-)
-
-// Where an own message is on its way; others' are published.
-const (
-	Unpublished = 1
-	Published   = 2
-	Failed      = 3
-)
-
-// Message is a message's row.
-type Message struct {
-	Row          int64 // set by the database, in the order of arrival
-	ID           []byte
-	Group        []byte
-	Number       uint64 // the node's, 0 while it is unpublished
-	Sent         int64  // ns; the node's time once it is published
-	Sender       string // inbox id
-	Installation []byte
-	Kind         int
-	Delivery     int
-	ContentType  string // authority/type:major.minor
-	Content      []byte // serialized EncodedContent
-	Expires      int64  // ns; 0 for never
-}
-
-const messageColumns = "row, id, group_id, number, sent, sender, installation, kind, delivery, content_type, content, expires"
-
-func scanMessage(r Row) Message {
-	return Message{
-		Row: r.Int(0), ID: r.Bytes(1), Group: r.Bytes(2), Number: r.Uint(3), Sent: r.Int(4), Sender: r.Text(5),
-		Installation: r.Bytes(6), Kind: int(r.Int(7)), Delivery: int(r.Int(8)), ContentType: r.Text(9),
-		Content: r.Bytes(10), Expires: r.Int(11),
-	}
-}
-
-// AddMessage stores a message unless the group has one with its id.
-func (tx *Tx) AddMessage(m Message) (added bool, err error) {
-	var expires any
-	if m.Expires != 0 {
-		expires = m.Expires
-	}
-	err = tx.Exec("INSERT INTO messages (id, group_id, number, sent, sender, installation, kind, delivery, content_type, content, expires) "+
-		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-		m.ID, m.Group, m.Number, m.Sent, m.Sender, m.Installation, m.Kind, m.Delivery, m.ContentType, m.Content, expires)
-	if err != nil || tx.Changes() == 0 {
-		return false, err
-	}
-	return true, tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", m.Sent, m.Group)
-}
-
-// MarkPublished notes where an own message came to stand in the log. It counts
-// as having arrived only now, and so gets a new row.
-func (tx *Tx) MarkPublished(group, id []byte, number uint64, sent int64) error {
-	last, err := tx.LastRow()
-	if err != nil {
-		return err
-	}
-	err = tx.Exec("UPDATE messages SET delivery = ?, number = ?, sent = ?, row = ? WHERE group_id = ? AND id = ? AND delivery <> ?1",
-		Published, number, sent, last+1, group, id)
-	if err != nil || tx.Changes() == 0 {
-		return err
-	}
-	// No row is used twice, even if this one is deleted.
-	if err := tx.Exec("UPDATE sqlite_sequence SET seq = ? WHERE name = 'messages'", last+1); err != nil {
-		return err
-	}
-	return tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", sent, group)
-}
-
-// MarkFailed notes that an own message will not be published.
-func (tx *Tx) MarkFailed(group, id []byte) error {
-	return tx.Exec("UPDATE messages SET delivery = ? WHERE group_id = ? AND id = ? AND delivery = ?", Failed, group, id, Unpublished)
-}
-
-// MessageByID returns a message's row; false if there is none.
-func (tx *Tx) MessageByID(group, id []byte) (m Message, found bool, err error) {
-	found, err = tx.One("SELECT "+messageColumns+" FROM messages WHERE group_id = ? AND id = ?", []any{group, id}, func(r Row) { m = scanMessage(r) })
-	return m, found, err
-}
-
-// MessageQuery says which of a group's messages to read. Zero values don't restrict.
-type MessageQuery struct {
-	After, Before int64 // by time of sending, exclusive
-	Limit         int
-	Descending    bool
-}
-
-// Messages returns the messages of groups by time of sending, and those of the
-// same time in the order of arrival.
-func (tx *Tx) Messages(groups [][]byte, q MessageQuery) (messages []Message, err error) {
-	before, limit := q.Before, q.Limit
-	if before == 0 {
-		before = math.MaxInt64
-	}
-	after := q.After
-	if after == 0 {
-		after = math.MinInt64
-	}
-	if limit == 0 {
-		limit = -1
-	}
-	direction := "ASC"
-	if q.Descending {
-		direction = "DESC"
-	}
-	sql := "SELECT " + messageColumns + " FROM messages WHERE group_id IN (?" + repeat(", ?", len(groups)-1) +
-		") AND sent > ? AND sent < ? ORDER BY sent " + direction + ", row " + direction + " LIMIT ?"
-	args := make([]any, 0, len(groups)+3)
-	for _, g := range groups {
-		args = append(args, g)
-	}
-	err = tx.Query(sql, append(args, after, before, limit), func(r Row) error {
-		messages = append(messages, scanMessage(r))
-		return nil
-	})
-	return messages, err
-}
-
-func repeat(s string, n int) (all string) {
-	for range n {
-		all += s
-	}
-	return all
-}
-
-// LastRow returns the row of the message that arrived last, which may have been
-// deleted since; 0 if there never was one.
-func (tx *Tx) LastRow() (row int64, err error) {
-	_, err = tx.One("SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0), coalesce((SELECT max(row) FROM messages), 0))",
-		nil, func(r Row) { row = r.Int(0) })
-	return row, err
-}
-
 // Intent is something that is to be published in a group.
 type Intent struct {
 	Row      int64
@@ -301,6 +160,21 @@ func (tx *Tx) Intent(row int64) (i Intent, found bool, err error) {
 func (tx *Tx) IntentByHash(group, hash []byte) (i Intent, found bool, err error) {
 	found, err = tx.One("SELECT "+intentColumns+" FROM outbox WHERE hash = ? AND hash <> x'' AND group_id = ?", []any{hash, group}, func(r Row) { i = scanIntent(r) })
 	return i, found, err
+}
+
+// IntentByMessage returns the intent by which a message is to be published.
+func (tx *Tx) IntentByMessage(group, message []byte) (i Intent, found bool, err error) {
+	found, err = tx.One("SELECT "+intentColumns+" FROM outbox WHERE group_id = ? AND message = ?", []any{group, message}, func(r Row) { i = scanIntent(r) })
+	return i, found, err
+}
+
+// IntentRows returns the rows of a group's whole outbox in order.
+func (tx *Tx) IntentRows(group []byte) (rows []int64, err error) {
+	err = tx.Query("SELECT row FROM outbox WHERE group_id = ? ORDER BY row", []any{group}, func(r Row) error {
+		rows = append(rows, r.Int(0))
+		return nil
+	})
+	return rows, err
 }
 
 // Intents returns a group's outbox in order, up to limit entries.

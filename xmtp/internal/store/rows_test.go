@@ -47,7 +47,7 @@ func TestMessageRow(t *testing.T) {
 	db := open(t, Options{})
 	want := Message{
 		Row: 1, ID: []byte{1}, Group: []byte{2}, Number: 3, Sent: 4, Sender: "s", Installation: []byte{5}, Kind: KindApplication,
-		Delivery: Unpublished, ContentType: "xmtp.org/text:1.0", Content: []byte{6}, Expires: 7,
+		Delivery: Unpublished, ContentType: "xmtp.org/text:1.0", Content: []byte{6}, Expires: 7, Inserted: 8, Key: "k", Push: true,
 	}
 	update(t, db, func(tx *Tx) error {
 		if err := tx.PutGroup(Group{ID: []byte{2}}); err != nil {
@@ -68,10 +68,10 @@ func TestMessageRow(t *testing.T) {
 		}
 		return err
 	})
-	update(t, db, func(tx *Tx) error { return tx.MarkPublished([]byte{2}, []byte{1}, 30, 40) })
+	update(t, db, func(tx *Tx) error { return tx.MarkPublished([]byte{2}, []byte{1}, 30, 40, 50) })
 	update(t, db, func(tx *Tx) error { return tx.MarkFailed([]byte{2}, []byte{1}) }) // too late
 	// Row 2 went to the one that was there already.
-	want.Row, want.Number, want.Sent, want.Delivery = 3, 30, 40, Published
+	want.Row, want.Number, want.Sent, want.Expires, want.Delivery = 3, 30, 40, 50, Published
 	update(t, db, func(tx *Tx) error {
 		got, err := tx.MessagesFrom(0, Filter{}, 10)
 		if !cmp.Equal(got, []Message{want}) {
@@ -89,40 +89,7 @@ func TestMessageRow(t *testing.T) {
 func message(_ bool, i int) Message {
 	return Message{
 		ID: []byte{1}, Group: []byte{2}, Number: 3, Sent: 4, Sender: "s", Installation: []byte{5}, Kind: KindApplication,
-		Delivery: Unpublished, ContentType: "xmtp.org/text:1.0", Content: []byte{byte(6 + i)}, Expires: 7,
-	}
-}
-
-func TestMessagesAreListedBySentTimeThenArrival(t *testing.T) {
-	db := open(t, Options{})
-	update(t, db, func(tx *Tx) error {
-		for i, sent := range []int64{30, 10, 20, 20} {
-			if _, err := tx.AddMessage(Message{ID: []byte{byte(i)}, Group: []byte{byte(i % 2)}, Sent: sent, Kind: 1, Delivery: 2}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	for _, c := range []struct {
-		query MessageQuery
-		want  []byte
-	}{
-		{MessageQuery{}, []byte{1, 2, 3, 0}},
-		{MessageQuery{Descending: true}, []byte{0, 3, 2, 1}},
-		{MessageQuery{After: 10, Before: 30}, []byte{2, 3}},
-		{MessageQuery{Limit: 1, Descending: true}, []byte{0}},
-	} {
-		update(t, db, func(tx *Tx) error {
-			messages, err := tx.Messages([][]byte{{0}, {1}}, c.query)
-			var got []byte
-			for _, m := range messages {
-				got = append(got, m.ID...)
-			}
-			if !cmp.Equal(got, c.want) {
-				t.Errorf("%+v: got %v, want %v", c.query, got, c.want)
-			}
-			return err
-		})
+		Delivery: Unpublished, ContentType: "xmtp.org/text:1.0", Content: []byte{byte(6 + i)}, Expires: 7, Inserted: 8, Key: "k", Push: true,
 	}
 }
 

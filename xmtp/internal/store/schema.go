@@ -211,6 +211,35 @@ var migrations = []string{
 		ahead_of      INTEGER NOT NULL   -- our epoch then
 	) STRICT, WITHOUT ROWID;
 	`,
+	`
+	-- What lists ask about stands before the content, which may be long: what is
+	-- behind it is read by going through all of it.
+	CREATE TABLE new_messages (
+		row          INTEGER PRIMARY KEY AUTOINCREMENT, -- in the order of arrival
+		id           BLOB NOT NULL,
+		group_id     BLOB NOT NULL,
+		number       INTEGER NOT NULL,   -- the node's, 0 while unpublished
+		sent         INTEGER NOT NULL,   -- ns; the node's time once published
+		inserted     INTEGER NOT NULL,   -- ns; when it was stored, never twice the same
+		sender       TEXT NOT NULL,      -- inbox id
+		installation BLOB NOT NULL,
+		kind         INTEGER NOT NULL,   -- 1 application, 2 membership change
+		delivery     INTEGER NOT NULL,   -- 1 unpublished, 2 published, 3 failed
+		content_type TEXT NOT NULL,      -- authority/type:major.minor, or empty
+		expires      INTEGER,            -- ns
+		key          TEXT NOT NULL,      -- idempotency key of an own message
+		push         INTEGER NOT NULL,   -- 0 or 1; whether an own message wakes devices
+		content      BLOB NOT NULL       -- serialized EncodedContent
+	) STRICT;
+	INSERT INTO new_messages
+		SELECT row, id, group_id, number, sent, sent, sender, installation, kind, delivery, content_type, expires, '', 0, content FROM messages;
+	DROP TABLE messages;
+	ALTER TABLE new_messages RENAME TO messages;
+	CREATE UNIQUE INDEX messages_id ON messages (id, group_id);
+	CREATE INDEX messages_sent ON messages (group_id, sent, row);
+	CREATE INDEX messages_inserted ON messages (group_id, inserted);
+	CREATE INDEX messages_expires ON messages (expires) WHERE expires IS NOT NULL;
+	`,
 }
 
 func (db *DB) migrate() error {

@@ -1,0 +1,374 @@
+package xmtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/go-xmtp/go-xmtp/content"
+	"github.com/go-xmtp/go-xmtp/protocol"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// When members' installations are looked at again.
+const (
+	checkBeforeSend = 5 * time.Second
+	checkOnSync     = 30 * time.Minute
+)
+
+// A SendOption changes how one message is sent.
+type SendOption func(*sendOptions)
+
+type sendOptions struct {
+	push *bool
+	key  string
+}
+
+// WithPush says whether the message wakes the devices of its recipients. By default
+// that is as the codec of its content type says; messages of types that the client
+// has no codec for don't. Whether a message does is not hidden from the node.
+func WithPush(push bool) SendOption {
+	return func(o *sendOptions) { o.push = &push }
+}
+
+// WithIdempotencyKey lets the message's id follow from the key and the content, so
+// that who doesn't know whether he has sent something can do it again: it is one
+// message for everybody. By default the key is the time of sending in nanoseconds.
+func WithIdempotencyKey(key string) SendOption {
+	return func(o *sendOptions) { o.key = key }
+}
+
+// SendText sends a plain text and returns its message once it is published.
+//
+// If ctx ends before, or the node can't be reached, the error is
+// [ErrNotPublished], and the message stays in the outbox, to be published later;
+// the returned message tells which. Other errors: [ErrRefused], [ErrRemoved],
+// [ErrPaused], [ErrStateRolledBack].
+func (v *Conversation) SendText(ctx context.Context, text string, options ...SendOption) (*Message, error) {
+	return v.Send(ctx, content.Text(text), options...)
+}
+
+// Send sends content of any type; see [content.Encode] for how to make it. See
+// [Conversation.SendText] for the errors; another one is [content.ErrNoType].
+func (v *Conversation) Send(ctx context.Context, c *content.Encoded, options ...SendOption) (*Message, error) {
+	m, err := v.send(ctx, c, options)
+	if err != nil {
+		return m, fmt.Errorf("xmtp: sending: %w", err)
+	}
+	return m, nil
+}
+
+// SendOptimistic stores a message and returns it at once. It is published in the
+// background, or by [Conversation.PublishMessages], after everything that was sent
+// in the conversation before; it can be listed, and its Delivery tells how far it
+// is. It is tried until the node has taken or refused it, also by the next run of
+// the program. The errors are [ErrRemoved], [ErrStateRolledBack], and
+// [content.ErrNoType].
+func (v *Conversation) SendOptimistic(c *content.Encoded, options ...SendOption) (*Message, error) {
+	m, _, err := v.group.queueNew(c, options, false)
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: sending: %w", err)
+	}
+	v.client.publishSoon()
+	return newMessage(m), nil
+}
+
+// Prepare stores a message, which can be listed, and doesn't publish it before
+// [Conversation.Publish] is called for it. The error is [content.ErrNoType].
+func (v *Conversation) Prepare(c *content.Encoded, options ...SendOption) (*Message, error) {
+	d, err := v.group.draft(c, options)
+	var m store.Message
+	if err == nil {
+		err = v.client.db.Update(func(tx *store.Tx) error {
+			m, err = d.store(tx)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("xmtp: preparing: %w", err)
+	}
+	return newMessage(m), nil
+}
+
+// Publish publishes a message that was prepared, or has failed, after everything
+// that was sent in the conversation before, and returns it once it is published. It
+// returns a message that is published already as it is. The error is [ErrNotFound]
+// for an id that is not of the conversation, else as for [Conversation.SendText].
+func (v *Conversation) Publish(ctx context.Context, messageID string) (*Message, error) {
+	m, err := v.publish(ctx, messageID)
+	if err != nil {
+		return m, fmt.Errorf("xmtp: publishing: %w", err)
+	}
+	return m, nil
+}
+
+func (v *Conversation) publish(ctx context.Context, messageID string) (*Message, error) {
+	m, err := v.message(messageID)
+	if err != nil {
+		return nil, err
+	}
+	g := v.client.groups.get(m.Group)
+	var intent int64
+	err = v.client.db.Update(func(tx *store.Tx) error {
+		row, err := g.sendable(tx)
+		if err != nil {
+			return err
+		}
+		var found bool
+		if m, found, err = tx.MessageByID(g.id, m.ID); err != nil || !found {
+			return errors.Join(err, ErrNotFound)
+		}
+		intent, err = g.queue(tx, row, m, true)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return g.settleMessage(ctx, intent, m)
+}
+
+// PublishMessages publishes what [Conversation.SendOptimistic] has left, and
+// everything else that waits in the conversation, and returns when that is done. The
+// error is [ErrRefused] if any of it was refused; the Delivery of such messages is
+// Failed. Other errors are as for [Conversation.SendText].
+func (v *Conversation) PublishMessages(ctx context.Context) error {
+	if err := v.group.publishQueued(ctx); err != nil {
+		return fmt.Errorf("xmtp: publishing: %w", err)
+	}
+	return nil
+}
+
+func (g *group) publishQueued(ctx context.Context) error {
+	var rows []int64
+	err := g.client.db.Update(func(tx *store.Tx) error {
+		row, err := g.sendable(tx)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(g.renew(tx, row), g.client.allow(tx, g.id)); err != nil {
+			return err
+		}
+		rows, err = tx.IntentRows(g.id)
+		g.outcomes.expect(rows...)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	outcome, err := g.settleRows(ctx, rows)
+	if errors.Is(outcome, ErrRefused) {
+		return outcome
+	}
+	return err
+}
+
+// send stores and publishes a message.
+func (v *Conversation) send(ctx context.Context, c *content.Encoded, options []SendOption) (*Message, error) {
+	m, intent, err := v.group.queueNew(c, options, true)
+	if err != nil {
+		return nil, err
+	}
+	return v.group.settleMessage(ctx, intent, m)
+}
+
+// settleMessage works until a message is published, and returns it as it is then.
+func (g *group) settleMessage(ctx context.Context, intent int64, m store.Message) (*Message, error) {
+	var settled error
+	if intent != 0 {
+		settled = g.settle(ctx, intent)
+	}
+	err := g.client.db.View(func(tx *store.Tx) error {
+		stored, found, err := tx.MessageByID(g.id, m.ID)
+		if found {
+			m = stored
+		}
+		return err
+	})
+	return newMessage(m), errors.Join(settled, err)
+}
+
+// A draft is a message that is not stored yet.
+type draft struct {
+	group   *group
+	message store.Message
+}
+
+func (g *group) draft(c *content.Encoded, options []SendOption) (draft, error) {
+	if c == nil || c.Type == (content.Type{}) {
+		return draft{}, content.ErrNoType
+	}
+	encoded, err := c.Marshal()
+	if err != nil {
+		return draft{}, err
+	}
+	var o sendOptions
+	for _, option := range options {
+		option(&o)
+	}
+	push := g.client.options.codecs.Push(c.Type)
+	if o.push != nil {
+		push = *o.push
+	}
+	// A key that can't be sent is found out now.
+	if _, err := (protocol.Envelope{Content: encoded, IdempotencyKey: o.key}).Marshal(); err != nil {
+		return draft{}, err
+	}
+	return draft{g, store.Message{
+		Group: g.id, Sender: g.client.inboxID, Installation: g.client.installation.Bytes(), Kind: store.KindApplication,
+		Delivery: store.Unpublished, ContentType: c.Type.String(), Content: encoded, Key: o.key, Push: push,
+	}}, nil
+}
+
+// errKeyTaken is why an idempotency key of the caller can't be used.
+var errKeyTaken = errors.New("another member has used the idempotency key for this content")
+
+// store stores a draft, or returns the message that it was stored as before.
+func (d draft) store(tx *store.Tx) (store.Message, error) {
+	m := d.message
+	m.Sent = d.group.client.now()
+	m.Inserted = m.Sent
+	for ; ; m.Sent++ {
+		if d.message.Key == "" {
+			m.Key = strconv.FormatInt(m.Sent, 10)
+		}
+		id := envelopeOf(m).MessageID(m.Group)
+		m.ID = id[:]
+		existing, found, err := tx.MessageByID(m.Group, m.ID)
+		switch {
+		case err != nil:
+			return m, err
+		case !found:
+			_, err := tx.AddMessage(m)
+			return m, err
+		case d.message.Key == "":
+			// The same at the same time is not meant to be one message.
+		case existing.Sender != m.Sender:
+			return m, errKeyTaken
+		default:
+			return existing, nil
+		}
+	}
+}
+
+func envelopeOf(m store.Message) protocol.Envelope {
+	return protocol.Envelope{Content: m.Content, IdempotencyKey: m.Key}
+}
+
+// sendable returns the group's row, or the reason why nothing can be sent in it.
+func (g *group) sendable(tx *store.Tx) (store.Group, error) {
+	row, found, err := tx.Group(g.id)
+	if err != nil || !found {
+		return row, errors.Join(err, ErrNotFound)
+	}
+	return row, usable(row)
+}
+
+// queueNew stores a message and puts it into the outbox. Whoever doesn't wait for it
+// can also do so while the group is paused.
+func (g *group) queueNew(c *content.Encoded, options []SendOption, wait bool) (m store.Message, intent int64, err error) {
+	d, err := g.draft(c, options)
+	if err != nil {
+		return m, 0, err
+	}
+	err = g.client.db.Update(func(tx *store.Tx) error {
+		row, err := g.sendable(tx)
+		if err != nil && (wait || !errors.Is(err, ErrPaused)) {
+			return err
+		}
+		if m, err = d.store(tx); err != nil {
+			return err
+		}
+		intent, err = g.queue(tx, row, m, wait)
+		return err
+	})
+	return m, intent, err
+}
+
+// queue puts a stored message into the outbox unless it is there, or published: then
+// there is no intent, 0. The outcome is expected if somebody waits.
+func (g *group) queue(tx *store.Tx, row store.Group, m store.Message, wait bool) (intent int64, err error) {
+	if m.Delivery == store.Published {
+		return 0, nil
+	}
+	waiting, found, err := tx.IntentByMessage(g.id, m.ID)
+	if err != nil {
+		return 0, err
+	}
+	if intent = waiting.Row; !found {
+		data, err := envelopeOf(m).Marshal()
+		if err != nil {
+			return 0, err
+		}
+		if err := errors.Join(tx.MarkUnpublished(g.id, m.ID), g.renew(tx, row), g.client.allow(tx, g.id)); err != nil {
+			return 0, err
+		}
+		if intent, err = g.put(tx, intentMessage, messageIntent{Envelope: data, Push: m.Push}, m.ID); err != nil {
+			return 0, err
+		}
+	}
+	if wait {
+		g.outcomes.expect(intent)
+	}
+	return intent, nil
+}
+
+// renew puts in front of a message what has to be in the log before it: our own
+// first commit in a group that we were let into, and members' new installations.
+func (g *group) renew(tx *store.Tx, row store.Group) error {
+	now := g.client.now()
+	if g.client.options.selfUpdate.beforeMessage(row, now) {
+		if err := g.enqueueKeyUpdate(tx); err != nil {
+			return err
+		}
+	}
+	if now-row.Checked > int64(checkBeforeSend) {
+		if _, err := g.put(tx, intentMembership, membershipIntent{}, nil); err != nil {
+			return err
+		}
+		row.Checked = now
+	}
+	return tx.PutGroup(row)
+}
+
+// settleAll works until everything that is in the outbox is done with. What has been
+// refused is; who asked for it is not here.
+func (g *group) settleAll(ctx context.Context) error {
+	var rows []int64
+	err := g.client.db.View(func(tx *store.Tx) (err error) {
+		rows, err = tx.IntentRows(g.id)
+		g.outcomes.expect(rows...)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = g.settleRows(ctx, rows)
+	return err
+}
+
+// settleRows works until all of some intents, in their order, are done with, and
+// returns their outcomes.
+func (g *group) settleRows(ctx context.Context, rows []int64) (outcome, err error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	done, err := g.work(ctx, rows[len(rows)-1])
+	var all []error
+	for _, row := range rows {
+		all = append(all, g.outcomes.take(row))
+	}
+	if done {
+		return errors.Join(all...), nil
+	}
+	return nil, err
+}
+
+// publishSoon wakes the worker that publishes what is in outboxes.
+func (c *Client) publishSoon() {
+	select {
+	case c.unsent <- struct{}{}:
+	default: // it will
+	}
+}
