@@ -177,18 +177,18 @@ func (c *Client) Conversation(id string) (*Conversation, error) {
 }
 
 // Message returns the message of an id, 64 hex digits, from any conversation. The error
-// is [ErrNotFound] if this client doesn't have it.
+// is [ErrNotFound] if this client doesn't have it, or not any more.
 func (c *Client) Message(id string) (*Message, error) {
 	raw, err := hex.DecodeString(id)
 	if err != nil {
-		return nil, fmt.Errorf("xmtp: message %.70q: %w", id, ErrNotFound)
+		return nil, fmt.Errorf("xmtp: message %.70q: %w", id, errNoMessage)
 	}
 	var row store.Message
 	err = c.db.View(func(tx *store.Tx) error {
 		var found bool
 		row, found, err = tx.FindMessage(raw)
-		if err == nil && !found {
-			err = ErrNotFound
+		if err == nil && (!found || row.Expires != 0 && row.Expires <= c.now()) {
+			err = errNoMessage
 		}
 		return err
 	})

@@ -2,6 +2,7 @@ package xmtp
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
@@ -56,6 +57,12 @@ var (
 	ErrRefused = errors.New("not published")
 	// ErrClosed: the client has been closed.
 	ErrClosed = store.ErrClosed
+)
+
+// What official clients tell apart and we don't.
+var (
+	errNoMessage = fmt.Errorf("%w: no such message", ErrNotFound)
+	errLeaveDM   = fmt.Errorf("%w: leaving", ErrDirectMessage)
 )
 
 // Errors of changes of groups. Nothing was sent.

@@ -50,7 +50,7 @@ func (v *Conversation) Leave(ctx context.Context) error {
 
 func (v *Conversation) leave(ctx context.Context) error {
 	if v.IsDM() {
-		return ErrDirectMessage
+		return errLeaveDM
 	}
 	// An earlier request may wait.
 	if err := v.group.settleAll(ctx); err != nil {

@@ -131,7 +131,7 @@ func (v *Conversation) message(id string) (m store.Message, err error) {
 	}
 	raw, err := hex.DecodeString(id)
 	if err != nil {
-		return m, fmt.Errorf("message %.70q: %w", id, ErrNotFound)
+		return m, fmt.Errorf("message %.70q: %w", id, errNoMessage)
 	}
 	err = v.client.db.View(func(tx *store.Tx) error {
 		for _, g := range groups {
@@ -140,7 +140,7 @@ func (v *Conversation) message(id string) (m store.Message, err error) {
 				return err
 			}
 		}
-		return fmt.Errorf("message %s: %w", id, ErrNotFound)
+		return fmt.Errorf("message %s: %w", id, errNoMessage)
 	})
 	return m, err
 }

@@ -118,7 +118,7 @@ func (v *Conversation) publish(ctx context.Context, messageID string) (*Message,
 		}
 		var found bool
 		if m, found, err = tx.MessageByID(g.id, m.ID); err != nil || !found {
-			return errors.Join(err, ErrNotFound)
+			return errors.Join(err, errNoMessage)
 		}
 		intent, err = g.queue(tx, row, m, true)
 		return err
