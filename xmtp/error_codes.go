@@ -87,6 +87,7 @@ var wrappers = []verdict{
 	{ErrNoInstallation, "GroupError::FailedToVerifyInstallations", false},
 	{ErrRefused, "GroupError::Sync", false},
 	{ErrNotPublished, "GroupError::SyncFailedToWait", true},
+	{ErrNotVisible, "", true},
 	{ErrNodeOrder, "", true},
 	{context.DeadlineExceeded, "", true},
 	{context.Canceled, "", true},

@@ -52,6 +52,7 @@ var ofPackage = map[string]struct {
 	"ErrNotPermitted":         {ErrNotPermitted, "CommitValidationError::InsufficientPermissions", false},
 	"ErrNotPublished":         {ErrNotPublished, "GroupError::SyncFailedToWait", true},
 	"ErrNotRecovery":          {ErrNotRecovery, "AssociationError::MissingExistingMember", false},
+	"ErrNotVisible":           {ErrNotVisible, "", true},
 	"ErrOnlyMember":           {ErrOnlyMember, "GroupError::LeaveCantProcessed", false},
 	"ErrOtherWallet":          {ErrOtherWallet, "IdentityError::InboxIdMismatch", false},
 	"ErrPaused":               {ErrPaused, "GroupError::GroupPausedUntilUpdate", false},
