@@ -28,10 +28,11 @@ const (
 )
 
 // batch builds one Pebble batch. What it has changed and may need again is in
-// fresh, since Pebble's own view of an unfinished batch is slow to keep.
+// seen and fresh, since Pebble's own view of an unfinished batch is slow to keep.
 type batch struct {
 	index *Index
 	b     *pebble.Batch
+	seen  map[publication]uint64 // numbers of what it publishes
 	fresh map[string][]byte
 	rows  map[string][]membership // by identifier, newest first
 	last  *order.Record
@@ -39,7 +40,7 @@ type batch struct {
 
 // NewBatch starts a batch, as [order.Store] asks.
 func (x *Index) NewBatch() order.Batch {
-	return &batch{index: x, b: x.db.NewBatch(), fresh: map[string][]byte{}, rows: map[string][]membership{}}
+	return &batch{index: x, b: x.db.NewBatch(), seen: map[publication]uint64{}, fresh: map[string][]byte{}, rows: map[string][]membership{}}
 }
 
 // Apply folds one record into the state. The error is the store's.
@@ -74,16 +75,15 @@ func (b *batch) record(r *order.Record) error {
 // publish stores a message unless the topic has one with the same payload.
 func (b *batch) publish(r *order.Record) (order.Outcome, error) {
 	key := seenKey(r.Topic, r.Payload)
-	earlier, err := b.get(key[:])
+	number, err := b.published(key)
 	if err != nil {
 		return order.Outcome{}, err
 	}
-	if len(earlier) == 8 {
-		return order.Outcome{Number: binary.BigEndian.Uint64(earlier)}, nil
+	if number != 0 {
+		return order.Outcome{Number: number}, nil
 	}
-	number := binary.BigEndian.AppendUint64(nil, r.Number)
-	b.fresh[string(key[:])] = number
-	return order.Outcome{Number: r.Number}, errors.Join(b.set(key[:], number), b.record(r))
+	b.seen[key] = r.Number
+	return order.Outcome{Number: r.Number}, errors.Join(b.set(key[:], binary.BigEndian.AppendUint64(nil, r.Number)), b.record(r))
 }
 
 // keyPackage replaces an installation's key package, but not by an older one,
@@ -236,6 +236,9 @@ func (b *batch) set(key, value []byte) error {
 
 // Commit hands the batch to the log.
 func (b *batch) Commit() error {
+	if err := b.index.published.end(); err != nil {
+		return err
+	}
 	if b.last == nil {
 		return nil
 	}
@@ -245,6 +248,7 @@ func (b *batch) Commit() error {
 	if err := errors.Join(b.set(metaKey, meta.marshal()), b.set(batchKey(meta.batches), ordinal)); err != nil {
 		return err
 	}
+	b.index.published.commit(b.seen, b.last.Number)
 	return b.index.db.ApplyNoSyncWait(b.b, pebble.Sync)
 }
 

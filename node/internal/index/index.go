@@ -72,8 +72,9 @@ type Index struct {
 	breaking  sync.Once
 	broken    chan struct{} // closed when a write has failed: the store may not answer
 
-	batches uint64        // ordinal of the newest batch
-	durable atomic.Uint64 // readers see records up to this number
+	batches   uint64        // ordinal of the newest batch
+	published published     // before the batch that is built
+	durable   atomic.Uint64 // readers see records up to this number
 
 	mu       sync.Mutex
 	advanced chan struct{} // closed and replaced when durable moves
@@ -128,6 +129,7 @@ func (x *Index) pebbleOptions() *pebble.Options {
 		MaxOpenFiles:                descriptors.Tables(),
 		Logger:                      pebbleLogger{x},
 		EventListener: &pebble.EventListener{
+			FlushEnd:       func(pebble.FlushInfo) { x.published.flushed.Store(true) },
 			DataCorruption: func(info pebble.DataCorruptionInfo) { x.fail(newDamagedTable(info)) },
 		},
 	}
@@ -156,7 +158,7 @@ func (x *Index) open(fs vfs.FS, dir string, fresh bool, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("opening the store: %w", err)
 	}
-	x.db = db
+	x.db, x.published.db = db, db
 	err = x.afterMark(fs, dir, now)
 	var newest meta
 	if err == nil {
@@ -333,7 +335,7 @@ func (x *Index) Close() error {
 	case <-x.broken:
 		return nil
 	default:
-		return errors.Join(x.await(x.db.Close), x.release())
+		return errors.Join(x.published.end(), x.await(x.db.Close), x.release())
 	}
 }
 

@@ -53,16 +53,19 @@ func keyPackageKey(installation string) []byte {
 	return appendTopic([]byte{prefixKeyPackage}, installation)
 }
 
+// A publication is the key of what was published.
+type publication [18]byte
+
 // seenKey names a publication by half a SHA-256 of its topic and payload: a
 // stranger's equal name would cost 2^128 tries.
-func seenKey(topic order.Topic, payload []byte) [18]byte {
+func seenKey(topic order.Topic, payload []byte) publication {
 	h := sha256.New()
 	h.Write([]byte{byte(len(topic.ID))})
 	h.Write([]byte(topic.ID))
 	h.Write(payload)
 	var sum [sha256.Size]byte
 	h.Sum(sum[:0])
-	key := [18]byte{prefixSeen, byte(topic.Kind)}
+	key := publication{prefixSeen, byte(topic.Kind)}
 	copy(key[2:], sum[:16])
 	return key
 }
