@@ -27,8 +27,8 @@ func stored(t *testing.T, r *order.Record) *order.Record {
 		t.Fatalf("a topic of %d bytes", len(r.ID))
 	}
 	value := r.AppendValue(nil)
-	if len(value) > r.ValueSize() {
-		t.Fatalf("a value of %d bytes, at most %d were promised", len(value), r.ValueSize())
+	if len(value) != r.ValueSize() {
+		t.Fatalf("a value of %d bytes, %d were promised", len(value), r.ValueSize())
 	}
 	read, err := order.ParseValue(r.Topic, r.Number, value)
 	if err != nil {

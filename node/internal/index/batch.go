@@ -69,7 +69,11 @@ func (b *batch) Apply(r *order.Record) (outcome order.Outcome, stored bool, err 
 
 // record stores the record where readers find it.
 func (b *batch) record(r *order.Record) error {
-	return b.set(recordKey(r.Topic, r.Number), r.AppendValue(make([]byte, 0, r.ValueSize())))
+	key := recordKey(r.Topic, r.Number)
+	op := b.b.SetDeferred(len(key), r.ValueSize())
+	copy(op.Key, key)
+	r.AppendValue(op.Value[:0])
+	return op.Finish()
 }
 
 // publish stores a message unless the topic has one with the same payload.

@@ -1,7 +1,6 @@
 package index
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -125,41 +124,4 @@ func BenchmarkSweep(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*groups*each), "ns/record")
 	b.ReportAllocs()
-}
-
-// BenchmarkPublish is what storing a message costs without a disk, by how many
-// share a batch.
-func BenchmarkPublish(b *testing.B) {
-	for _, size := range []int{1, 8, 32} {
-		b.Run(fmt.Sprintf("batches of %d", size), func(b *testing.B) {
-			x := open(b, vfs.NewMem())
-			defer mustClose(b, x)
-			number, count := uint64(0), 0
-			batch := x.NewBatch()
-			commit := func() {
-				if err := batch.Commit(); err != nil {
-					b.Fatal(err)
-				}
-				if err := batch.Wait(); err != nil {
-					b.Fatal(err)
-				}
-				batch, count = x.NewBatch(), 0
-			}
-			payload := make([]byte, 1<<10)
-			b.ReportAllocs()
-			for b.Loop() {
-				number++
-				payload = binary.BigEndian.AppendUint64(payload[:1<<10-8], number)
-				r := message("g", string(payload))
-				r.Number, r.Time = number, number
-				if _, _, err := batch.Apply(r); err != nil {
-					b.Fatal(err)
-				}
-				if count++; count == size {
-					commit()
-				}
-			}
-			commit()
-		})
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 )
 
 // Kind says what a record holds. The numbers are stored.
@@ -69,9 +70,10 @@ func (r *Record) AppendValue(b []byte) []byte {
 	return append(b, r.Payload...)
 }
 
-// ValueSize bounds the length of what AppendValue appends.
+// ValueSize is the length of what AppendValue appends.
 func (r *Record) ValueSize() int {
-	return 1 + 8 + binary.MaxVarintLen32 + len(r.Facts) + len(r.Payload)
+	uvarint := (bits.Len(uint(len(r.Facts))|1) + 6) / 7
+	return 1 + 8 + uvarint + len(r.Facts) + len(r.Payload)
 }
 
 // ParseValue is the reverse of [Record.AppendValue]. The record's slices are parts of value.

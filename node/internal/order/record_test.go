@@ -25,7 +25,7 @@ func TestRecordRoundTrip(t *testing.T) {
 			Payload: drawBytes(t, "payload"),
 		}
 		value := r.AppendValue([]byte("head"))[4:]
-		if len(value) > r.ValueSize() {
+		if len(value) != r.ValueSize() {
 			t.Fatalf("%d bytes, ValueSize is %d", len(value), r.ValueSize())
 		}
 		got, err := ParseValue(r.Topic, r.Number, value)
