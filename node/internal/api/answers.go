@@ -75,6 +75,7 @@ func (l *Limiter) Hold(ctx context.Context, bytes int) (release func(), err erro
 // heldAnswer is an answer that counts until gRPC has sent it.
 type heldAnswer struct {
 	proto.Message
+	size    int // as encoded, which takes a while to find out
 	release func()
 }
 
@@ -94,7 +95,7 @@ func (l *Limiter) HoldAnswers(ctx context.Context, request any, _ *grpc.UnarySer
 	if err != nil {
 		return nil, err
 	}
-	return &heldAnswer{message, release}, nil
+	return &heldAnswer{message, size, release}, nil
 }
 
 // pool returns where the answer's buffer goes when it is sent.

@@ -79,7 +79,13 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if !ok {
 		return nil, fmt.Errorf("%T is no message", v)
 	}
-	size := proto.Size(message)
+	held, isHeld := v.(*heldAnswer)
+	size := 0
+	if isHeld {
+		message, size = held.Message, held.size
+	} else {
+		size = proto.Size(message)
+	}
 	options := proto.MarshalOptions{UseCachedSize: true}
 	if mem.IsBelowBufferPoolingThreshold(size) {
 		data, err := options.Marshal(message)
@@ -92,7 +98,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		err = fmt.Errorf("a message of %d bytes became %d", size, len(data))
 	}
 	var pool mem.BufferPool = answers
-	if held, ok := v.(*heldAnswer); ok {
+	if isHeld {
 		pool = held.pool(buffer)
 	}
 	if err != nil {
