@@ -42,6 +42,13 @@ const (
 	// maxWebStreams is for browsers, which share a connection between few tabs.
 	maxWebStreams  = 250
 	maxHeaderBytes = 64 << 10
+	// streamWorkers is how many goroutines serve one call after the other: a new one
+	// would have to make its stack bigger each time. Calls beyond that get their own.
+	streamWorkers = 256
+	// windowBytes is how much of what is sent to the node may be under way, on a call
+	// and on a connection. Where it isn't fixed, gRPC measures what the network can
+	// take with a ping for nearly every call.
+	windowBytes = 1 << 20
 )
 
 // A ListenError is about an address that could not be listened on.
@@ -122,6 +129,9 @@ func newTransport(logger *slog.Logger, certs certificates, limiter *api.Limiter,
 				Time:              pingAfter,
 				Timeout:           pingTimeout,
 			}),
+			grpc.NumStreamWorkers(streamWorkers),
+			grpc.StaticStreamWindowSize(windowBytes),
+			grpc.StaticConnWindowSize(windowBytes),
 			grpc.UnaryInterceptor(limiter.HoldAnswers),
 			grpc.ConnectionTimeout(firstBytesTimeout),
 			grpc.MaxConcurrentStreams(maxStreams),
