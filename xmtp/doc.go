@@ -11,6 +11,14 @@
 // messages; nodes see neither content nor lists of members. Clients made with the
 // official SDKs can't tell the difference.
 //
+// # Inboxes
+//
+// A user is an inbox: wallets and passkeys by which he is found and which sign for
+// it, and devices. Where a method asks for users, they are given by inbox id, by
+// Ethereum address, or by a passkey's public key in hex. What an inbox is made of is
+// public ([Client.InboxStates]); that nobody has slipped a device in, people make sure
+// of by comparing its fingerprint ([InboxState.Fingerprint]).
+//
 // # Groups
 //
 // Who may change what in a group is said by its [Permissions]; whoever is not

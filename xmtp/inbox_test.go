@@ -204,6 +204,76 @@ func (l liar) GetIdentityUpdates(ctx context.Context, r *identityapi.GetIdentity
 	return answer, err
 }
 
+// deaf takes updates and forgets them.
+type deaf struct {
+	identityapi.IdentityApiClient
+	published int
+}
+
+func (d *deaf) GetIdentityUpdates(_ context.Context, r *identityapi.GetIdentityUpdatesRequest, _ ...grpc.CallOption) (*identityapi.GetIdentityUpdatesResponse, error) {
+	answer := &identityapi.GetIdentityUpdatesResponse{}
+	for _, q := range r.Requests {
+		answer.Responses = append(answer.Responses, &identityapi.GetIdentityUpdatesResponse_Response{InboxId: q.InboxId})
+	}
+	return answer, nil
+}
+
+func (d *deaf) PublishIdentityUpdate(context.Context, *identityapi.PublishIdentityUpdateRequest, ...grpc.CallOption) (*identityapi.PublishIdentityUpdateResponse, error) {
+	d.published++
+	return &identityapi.PublishIdentityUpdateResponse{}, nil
+}
+
+// An update that nobody can see was not made, and one too many is not signed.
+func TestInboxUpdateLimits(t *testing.T) {
+	url, ctx := startNode(t), t.Context()
+	signer := newSigner(t)
+	c := openClient(t, signer, WithNode(url), InMemory(), WithoutWorkers())
+	lost := &deaf{IdentityApiClient: c.node.Identity}
+	c.node.Identity = lost
+	err := c.ChangeRecovery(ctx, signer, newSigner(t).Address())
+	if err == nil || lost.published != 1 {
+		t.Errorf("an update that the node doesn't show: %v, published: %d", err, lost.published)
+	}
+	log := must(c.inboxes.known(c.InboxID()))(t)
+	full := &inboxLog{}
+	for i := range MaxInboxUpdates {
+		full.numbers = append(full.numbers, uint64(1000+i))
+		full.times = append(full.times, log.times[0]+uint64(i))
+		full.states = append(full.states, log.states[0])
+	}
+	c.inboxes.keep(c.InboxID(), full)
+	asked := WalletSigner(signer.Address(), func(context.Context, string) ([]byte, error) {
+		t.Error("the wallet was asked")
+		return nil, errors.New("no")
+	})
+	if err := c.ChangeRecovery(ctx, asked, newSigner(t).Address()); !errors.Is(err, ErrInboxLogFull) {
+		t.Errorf("one too many: %v", err)
+	}
+	same(t, "published", lost.published, 1)
+}
+
+// Addresses and passkeys are told apart, and have one form.
+func FuzzIdentifier(f *testing.F) {
+	for _, s := range []string{
+		"", "0x", "0x1234567890ABCDEF1234567890abcdef12345678", "1234567890ABCDEF1234567890abcdef12345678",
+		strings.Repeat("a", 64), "02" + strings.Repeat("Ab", 32), "0x04" + strings.Repeat("ab", 64), "0x" + strings.Repeat("z", 66),
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		id, err := parseIdentifier(s)
+		if err != nil {
+			return
+		}
+		if again, err := parseIdentifier(id.String()); err != nil || again != id {
+			t.Errorf("%q, %q: %v, %v", s, id, again, err)
+		}
+		if identity.CheckInboxID(s) == nil {
+			t.Errorf("%q is an inbox id", s)
+		}
+	})
+}
+
 func TestFingerprint(t *testing.T) {
 	// Made in Python.
 	known := InboxState{

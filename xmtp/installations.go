@@ -34,6 +34,7 @@ func (c *Client) StreamInstallations(ctx context.Context) iter.Seq2[Installation
 	c.inboxes.watch(w)
 	context.AfterFunc(ctx, func() { c.inboxes.unwatch(w) })
 	return func(yield func(InstallationsChange, error) bool) {
+		c.inboxes.watch(w) // again, if the loop is
 		defer c.inboxes.unwatch(w)
 		defer c.live.use()()
 		for {
