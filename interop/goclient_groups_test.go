@@ -58,9 +58,9 @@ type operation struct {
 }
 
 const (
-	allow, deny, onlyAdmins, onlySuperAdmins = 0, 1, 2, 3 // the SDKs' policies
-	updateAddMember, updateMetadata          = 0, 4
-	fieldDescription                         = 1
+	allow, deny, onlyAdmins, onlySuperAdmins, otherPolicy = 0, 1, 2, 3, 5 // the SDKs' policies
+	updateAddMember, updateMetadata                       = 0, 4
+	fieldDescription                                      = 1
 )
 
 // The operations: those that undo others follow them.
@@ -163,7 +163,7 @@ func (m *goMember) epoch() string {
 
 var (
 	presets  = map[xmtp.Preset]int{xmtp.PresetAllMembers: 0, xmtp.PresetAdminOnly: 1, xmtp.PresetCustom: 2}
-	policies = map[xmtp.Policy]int{xmtp.PolicyAllow: allow, xmtp.PolicyDeny: deny, xmtp.PolicyAdmins: onlyAdmins, xmtp.PolicySuperAdmins: onlySuperAdmins}
+	policies = map[xmtp.Policy]int{xmtp.PolicyAllow: allow, xmtp.PolicyDeny: deny, xmtp.PolicyAdmins: onlyAdmins, xmtp.PolicySuperAdmins: onlySuperAdmins, xmtp.PolicyOther: otherPolicy}
 	// As the SDKs call them.
 	permissions = map[xmtp.Permission]string{
 		xmtp.PermissionAddMember: "addMemberPolicy", xmtp.PermissionRemoveMember: "removeMemberPolicy",

@@ -110,6 +110,13 @@ func (m *mallory) join() {
 // follow applies the commits of others.
 func (m *mallory) follow() {
 	m.t.Helper()
+	m.read(true)
+}
+
+// read reads what is new, and applies it or not: he does not tell himself what others
+// will refuse.
+func (m *mallory) read(apply bool) {
+	m.t.Helper()
 	response, err := m.mls.QueryGroupMessages(m.t.Context(), &mlsapi.QueryGroupMessagesRequest{
 		GroupId: m.group.ID(), PagingInfo: &mlsapi.PagingInfo{Direction: mlsapi.SortDirection_SORT_DIRECTION_ASCENDING, IdCursor: m.cursor, Limit: 100},
 	})
@@ -119,6 +126,9 @@ func (m *mallory) follow() {
 	for _, message := range response.Messages {
 		v1 := message.GetV1()
 		m.cursor = v1.Id
+		if !apply {
+			continue
+		}
 		if pending, err := m.group.Process(v1.Data); err == nil {
 			pending.Done()
 		}
@@ -140,6 +150,13 @@ func (m *mallory) leaf(inboxID string) mls.LeafIndex {
 // commit publishes a commit, and stays in the epoch, as those who are refused do.
 func (m *mallory) commit(proposals []mls.Proposal) {
 	m.t.Helper()
+	m.publish(proposals)
+	m.settle(false)
+}
+
+// publish publishes a commit, of which settle has to be told what became.
+func (m *mallory) publish(proposals []mls.Proposal) {
+	m.t.Helper()
 	pending, err := m.group.Commit(mls.CommitOptions{Proposals: proposals, ByValueOnly: true})
 	if err != nil {
 		m.t.Fatal(err)
@@ -151,11 +168,17 @@ func (m *mallory) commit(proposals []mls.Proposal) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	dropped, err := m.group.DropOwnCommit()
-	if err != nil {
-		m.t.Fatal(err)
+}
+
+// settle takes up the own commit, or drops it.
+func (m *mallory) settle(applied bool) {
+	m.t.Helper()
+	settle := m.group.DropOwnCommit
+	if applied {
+		settle = m.group.MergeOwnCommit
 	}
-	dropped.Done()
+	pending, err := settle()
+	check(m.t, pending, err).Done()
 }
 
 // attack is a commit that nobody may apply: a change of the group's state, and what

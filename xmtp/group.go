@@ -27,6 +27,8 @@ type group struct {
 	// Before that nothing is sent, so that a database that was rolled back is
 	// noticed while it still matters.
 	caughtUp bool
+	// current tells that the log has been read since the lock was taken.
+	current bool
 	// streamed is the number up to which a live stream has brought everything, or unstreamed.
 	streamed uint64
 
@@ -74,6 +76,7 @@ func (c *groupCache) close() {
 func (g *group) acquire(ctx context.Context) error {
 	select {
 	case g.lock <- struct{}{}:
+		g.current = false
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -278,7 +278,14 @@ func (g *group) publish(ctx context.Context) (published bool, err error) {
 		return false, err
 	}
 	if intents[0].Kind != intentMessage {
-		return g.publishCommit(ctx, intents[0])
+		published, err := g.publishCommit(ctx, intents[0])
+		if errors.Is(err, errOutdated) {
+			if err := g.receive(ctx); err != nil {
+				return false, err
+			}
+			return g.publish(ctx)
+		}
+		return published, err
 	}
 	for i := range intents {
 		if intents[i].Kind != intentMessage {
@@ -419,10 +426,19 @@ func (g *group) publishCommit(ctx context.Context, intent store.Intent) (publish
 	return err == nil, err
 }
 
+// errOutdated asks for the group's news before an intent is given up or taken for done:
+// others may have changed what decides that.
+var errOutdated = errors.New("the group's state may be out of date")
+
 // makeCommit stores a commit that carries out the intent. It is false if there
 // is nothing to do (any more), or if the intent had to be given up.
 func (g *group) makeCommit(ctx context.Context, intent *store.Intent) (made bool, err error) {
-	giveUp := func(reason error) (bool, error) { return false, g.refuse([]store.Intent{*intent}, reason) }
+	giveUp := func(reason error) (bool, error) {
+		if !g.current {
+			return false, errOutdated
+		}
+		return false, g.refuse([]store.Intent{*intent}, reason)
+	}
 	if err := g.dropCommit(); err != nil {
 		return false, err
 	}
@@ -443,6 +459,9 @@ func (g *group) makeCommit(ctx context.Context, intent *store.Intent) (made bool
 		return false, err
 	}
 	if len(options.Proposals) == 0 && intent.Kind != intentKeyUpdate {
+		if !g.current {
+			return false, errOutdated
+		}
 		err := g.update(func(tx *store.Tx) (err error) {
 			if intent.Kind == intentMembership {
 				err = g.checked(tx)

@@ -186,3 +186,42 @@ func forceEither(t *testing.T, v *Conversation, want settingsIntent, add, remove
 		force(t, v, want)
 	}
 }
+
+// What somebody may do, and whether anything is to be done, is judged by the newest state.
+func TestJudgesByNews(t *testing.T) {
+	url := startNode(t)
+	ctx := t.Context()
+	owner, c := newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers())
+	other := newStranger(t, owner).reachable(t, owner).inboxID
+	theirs, err := owner.NewGroup(ctx, GroupOptions{Permissions: AdminOnlyPermissions()}, c.InboxID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Sync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	v, err := c.Conversation(theirs.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.SetName(ctx, "no"); !errors.Is(err, ErrNotPermitted) {
+		t.Errorf("a member sets the name: %v", err)
+	}
+	if err := errors.Join(theirs.AddAdmin(ctx, c.InboxID()), theirs.AddMembers(ctx, other)); err != nil {
+		t.Fatal(err)
+	}
+	// He has not heard of either.
+	if err := errors.Join(v.SetName(ctx, "by an admin"), theirs.RemoveAdmin(ctx, c.InboxID()), theirs.AddAdmin(ctx, c.InboxID())); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(theirs.RemoveMembers(ctx, other), v.AddMembers(ctx, other)); err != nil {
+		t.Error(err)
+	}
+	if err := theirs.Sync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	members, err := theirs.Members(ctx)
+	if err != nil || !slices.ContainsFunc(members, func(m Member) bool { return m.InboxID == other }) {
+		t.Errorf("who was removed meanwhile was not added again: %v, %v", members, err)
+	}
+}

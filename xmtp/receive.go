@@ -31,7 +31,7 @@ func (g *group) receive(ctx context.Context) error {
 			return err
 		}
 		if row.Problem != "" {
-			g.caughtUp = true
+			g.caughtUp, g.current = true, true
 			return nil
 		}
 		if err := usable(row); err != nil {
@@ -59,7 +59,7 @@ func (g *group) receive(ctx context.Context) error {
 		}
 		more := len(response.Messages) >= pageSize || (response.PagingInfo.GetIdCursor() != 0 && len(response.Messages) > 0)
 		if !more {
-			g.caughtUp = true
+			g.caughtUp, g.current = true, true
 			return nil
 		}
 	}
