@@ -69,6 +69,14 @@ func NewGroup(creatorInboxID string) *GroupState {
 	return s
 }
 
+// NewSync returns the state of a new group for the installations of one inbox, by
+// which they learn of each other.
+func NewSync(inboxID string) *GroupState {
+	s := NewGroup(inboxID)
+	s.Metadata.Type = Sync
+	return s
+}
+
 // NewDM returns the state of a new DM of two inboxes. It has no admins, and its
 // permissions must not be changed.
 func NewDM(creatorInboxID, peerInboxID string) *GroupState {

@@ -182,7 +182,7 @@ func (c *Client) retryAwaited(ctx context.Context) (time.Duration, error) {
 				continue
 			}
 			wait := min(max(time.Duration(c.now()-a.Since)/awaitPart, awaitMin), awaitMax)
-			left := wait - time.Duration(c.now()-row.Checked)
+			left := wait - time.Duration(c.now()-max(row.Checked, a.Since))
 			if left <= 0 {
 				due = append(due, c.groups.get(a.ID))
 				left = wait
@@ -212,8 +212,14 @@ func sooner(a, b time.Duration) time.Duration {
 // refresh looks at members' inboxes now.
 func (g *group) refresh(ctx context.Context) error {
 	var row int64
-	err := g.client.db.Update(func(tx *store.Tx) (err error) {
-		row, err = g.enqueue(tx, intentMembership, membershipIntent{}, nil)
+	err := g.client.db.Update(func(tx *store.Tx) error {
+		stored, found, err := tx.Group(g.id)
+		if err != nil || !found {
+			return errors.Join(err, ErrNotFound)
+		}
+		if row, err = g.putCheck(tx, stored); err == nil {
+			g.outcomes.expect(row)
+		}
 		return err
 	})
 	if err != nil {

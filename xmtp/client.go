@@ -34,6 +34,8 @@ type Client struct {
 	news   notifier
 	live   liveStreams
 
+	notices notices
+
 	deletions deletions
 
 	// welcoming serialises the processing of welcomes.
@@ -64,7 +66,8 @@ const (
 //
 // The context bounds only the call. Errors that a caller may want to tell apart:
 // [ErrInUse], [ErrWrongKey], [ErrForeign], [ErrNewer], [ErrDamaged] and
-// [ErrKeyFile] of the database, [ErrOtherWallet], [ErrTooManyInstallations].
+// [ErrKeyFile] of the database, [ErrOtherWallet], [ErrInboxLogFull], and
+// [InstallationLimitError], by which installations can be revoked.
 func NewClient(ctx context.Context, signer Signer, list ...Option) (*Client, error) {
 	c, err := open(ctx, signer, list)
 	if err != nil {
@@ -73,6 +76,7 @@ func NewClient(ctx context.Context, signer Signer, list ...Option) (*Client, err
 	if err := c.register(ctx, signer); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
+	c.noteUpdates()
 	c.startWorkers()
 	return c, nil
 }

@@ -135,23 +135,28 @@ func (v *Conversation) Sync(ctx context.Context) error {
 // syncNow reads the log and sends what waits, and looks at members' installations
 // from time to time.
 func (g *group) syncNow(ctx context.Context) error {
-	err := g.client.db.Update(func(tx *store.Tx) error {
-		row, found, err := tx.Group(g.id)
-		if err != nil || !found || row.Problem != "" || g.client.now()-row.Checked <= int64(checkOnSync) {
-			return err
-		}
-		row.Checked = g.client.now()
-		_, err = g.put(tx, intentMembership, membershipIntent{}, nil)
-		return errors.Join(err, tx.PutGroup(row))
-	})
-	if err != nil {
-		return err
-	}
 	if err := g.acquire(ctx); err != nil {
 		return err
 	}
 	defer g.release()
 	g.caughtUp = false
+	if err := g.sync(ctx); err != nil {
+		return err
+	}
+	row, err := g.row()
+	if err != nil || row.Problem != "" || !visible(row) || g.client.now()-row.Checked <= int64(checkOnSync) {
+		return err
+	}
+	err = g.client.db.Update(func(tx *store.Tx) error {
+		row, _, err := tx.Group(g.id) // a sender may have come before
+		if err == nil {
+			_, err = g.putCheck(tx, row)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	return g.sync(ctx)
 }
 
@@ -233,8 +238,7 @@ func (c *Client) sync(ctx context.Context) error {
 	return errors.Join(workers.Wait(), errors.Join(errs...))
 }
 
-// stale returns the groups with news in the log, something in the outbox, or
-// members that were not looked at for long.
+// stale returns the groups with news in the log, or something in the outbox.
 func (c *Client) stale(ctx context.Context) ([]*group, error) {
 	var rows []store.Group
 	pending := map[string]bool{}
@@ -267,7 +271,7 @@ func (c *Client) stale(ctx context.Context) ([]*group, error) {
 		}
 		for i, row := range chunk {
 			news := response.Responses[i].GetGroupMessage().GetV1().GetId() > row.Cursor
-			if news || pending[string(row.ID)] || c.now()-row.Checked > int64(checkOnSync) {
+			if news || pending[string(row.ID)] {
 				stale = append(stale, c.groups.get(row.ID))
 			}
 		}

@@ -40,6 +40,11 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrRemoved: we are not a member of the conversation any more.
 	ErrRemoved = errors.New("removed from the conversation")
+	// ErrRevoked: the installation was revoked: it is none of its inbox any more. What
+	// it has read can still be read. It comes beside ErrRemoved where a conversation has
+	// gone on without it, and beside ErrRefused where nobody would accept what it does.
+	// To go on, open a client with a new database.
+	ErrRevoked = errors.New("the installation was revoked")
 	// ErrPaused: the conversation asks for a newer version of this package. A
 	// *[protocol.VersionError] beside it tells which. What comes in the meantime is
 	// read once the program has been updated.

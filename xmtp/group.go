@@ -157,6 +157,7 @@ func (g *group) row() (row store.Group, err error) {
 // Problems that end the use of a conversation, as they are stored.
 const (
 	problemRemoved    = "removed"
+	problemRevoked    = "revoked" // removed because the installation was
 	problemRolledBack = "rolled back"
 )
 
@@ -165,6 +166,8 @@ func usable(row store.Group) error {
 	switch {
 	case row.Problem == problemRemoved:
 		return ErrRemoved
+	case row.Problem == problemRevoked:
+		return fmt.Errorf("%w: %w", ErrRemoved, ErrRevoked)
 	case row.Problem == problemRolledBack:
 		return ErrStateRolledBack
 	case row.Paused != "" && protocol.CheckVersion(row.Paused) != nil:

@@ -61,6 +61,7 @@ func (c *Client) addIdentifier(ctx context.Context, signer Signer, reassign bool
 		}
 	}
 	if err == nil {
+		defer c.noteUpdates()
 		err = c.inboxes.update(ctx, c.inboxID, c.options.now(), inboxUpdate{
 			actions: func(*identity.State) ([]identity.Action, error) {
 				return []identity.Action{identity.AddMember(c.installation, id)}, nil
@@ -128,6 +129,7 @@ func (c *Client) ChangeRecovery(ctx context.Context, recovery Signer, next strin
 
 // updateAsRecovery makes an update of our inbox that its recovery identifier signs.
 func (c *Client) updateAsRecovery(ctx context.Context, recovery Signer, actions func(*identity.State) []identity.Action) error {
+	defer c.noteUpdates()
 	return c.inboxes.update(ctx, c.inboxID, c.options.now(), asRecovery(recovery, c.inboxes, actions))
 }
 

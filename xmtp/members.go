@@ -2,7 +2,6 @@ package xmtp
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -139,8 +138,13 @@ func (c *Client) create(ctx context.Context, state *protocol.GroupState, others 
 	}
 	var intent int64
 	err = c.db.Update(func(tx *store.Tx) error {
-		if err := errors.Join(tx.PutGroup(row), tx.AddArrival(id), saveState(tx, id, pending.Changes()), c.allow(tx, id), begun(tx)); err != nil {
+		if err := errors.Join(tx.PutGroup(row), saveState(tx, id, pending.Changes()), begun(tx)); err != nil {
 			return err
+		}
+		if visible(row) {
+			if err := errors.Join(tx.AddArrival(id), c.allow(tx, id)); err != nil {
+				return err
+			}
 		}
 		intent, err = g.enqueue(tx, intentMembership, membershipIntent{Add: others}, nil)
 		return err
@@ -198,9 +202,14 @@ type Member struct {
 	// Identifiers are the wallets and passkeys of the inbox.
 	Identifiers []identity.Identifier
 	// InstallationIDs are its devices, 64 hex digits each, that the conversation
-	// knows of. Some may be out of reach.
+	// knows of.
 	InstallationIDs []string
-	Level           PermissionLevel
+	// Unreachable are those of them that are not in the conversation, and can't read
+	// it, because they had no usable key package when they were to be added. They stay
+	// out until the inbox is removed and added again: the network's rules know no other
+	// way.
+	Unreachable []string
+	Level       PermissionLevel
 	// Consent is what our user decided about the inbox.
 	Consent ConsentState
 }
@@ -237,7 +246,7 @@ func (v *Conversation) Members(ctx context.Context) ([]Member, error) {
 }
 
 func (v *Conversation) members(ctx context.Context) ([]Member, error) {
-	state, err := v.groupState(ctx)
+	state, failed, err := v.membership(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +274,10 @@ func (v *Conversation) members(ctx context.Context) ([]Member, error) {
 		if inbox := inboxes[i].State; inbox != nil {
 			for _, owned := range inbox.Members() {
 				if id := owned.Identifier; id.Kind() == identity.KindInstallation {
-					m.InstallationIDs = append(m.InstallationIDs, hex.EncodeToString(id.Bytes()))
+					m.InstallationIDs = append(m.InstallationIDs, id.String())
+					if failed[id] {
+						m.Unreachable = append(m.Unreachable, id.String())
+					}
 				} else {
 					m.Identifiers = append(m.Identifiers, id)
 				}
@@ -283,4 +295,25 @@ func (v *Conversation) members(ctx context.Context) ([]Member, error) {
 		}
 		return nil
 	})
+}
+
+// membership returns the state of the group and the installations that failed and
+// are not in it.
+func (v *Conversation) membership(ctx context.Context) (*protocol.GroupState, map[identity.Identifier]bool, error) {
+	if err := v.group.acquire(ctx); err != nil {
+		return nil, nil, err
+	}
+	defer v.group.release()
+	state, err := v.group.parsed()
+	if err != nil {
+		return nil, nil, err
+	}
+	failed := map[identity.Identifier]bool{}
+	for _, id := range state.Membership.Failed {
+		failed[id] = true
+	}
+	for m := range v.group.mls.Members() {
+		delete(failed, identity.Installation(m.LeafNode.SignatureKey()))
+	}
+	return state, failed, nil
 }

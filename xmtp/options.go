@@ -41,7 +41,9 @@ var environments = map[string]string{
 type Option func(*options) error
 
 type options struct {
-	env        string // the name or URL as given
+	given      []Option                // all of this
+	replaces   func(Installation) bool // may be nil
+	env        string                  // the name or URL as given
 	url        string
 	dial       network.Dialer
 	path       string
@@ -191,7 +193,7 @@ func WithClock(now func() time.Time) Option {
 }
 
 func newOptions(list []Option) (*options, error) {
-	o := &options{codecs: ownCodecs(), padding: true, nonce: 1, now: time.Now, logger: slog.New(slog.DiscardHandler)}
+	o := &options{given: list, codecs: ownCodecs(), padding: true, nonce: 1, now: time.Now, logger: slog.New(slog.DiscardHandler)}
 	for _, option := range append([]Option{WithNode(Local)}, list...) {
 		if err := option(o); err != nil {
 			return nil, fmt.Errorf("xmtp: %w", err)

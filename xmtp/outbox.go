@@ -285,7 +285,10 @@ func (g *group) publish(ctx context.Context) (published bool, err error) {
 			}
 			return g.publish(ctx)
 		}
-		return published, err
+		if published || err != nil {
+			return published, err
+		}
+		return g.publish(ctx) // there was nothing to do for that one
 	}
 	for i := range intents {
 		if intents[i].Kind != intentMessage {
@@ -462,11 +465,8 @@ func (g *group) makeCommit(ctx context.Context, intent *store.Intent) (made bool
 		if !g.current {
 			return false, errOutdated
 		}
-		err := g.update(func(tx *store.Tx) (err error) {
-			if intent.Kind == intentMembership {
-				err = g.checked(tx)
-			}
-			return errors.Join(err, members.note(tx, g), tx.DeleteIntent(intent.Row))
+		err := g.update(func(tx *store.Tx) error {
+			return errors.Join(members.note(tx, g), tx.DeleteIntent(intent.Row))
 		})
 		if len(members.notAdded) > 0 {
 			g.client.news.publish() // for the worker that tries again
@@ -486,6 +486,9 @@ func (g *group) makeCommit(ctx context.Context, intent *store.Intent) (made bool
 	// What others would refuse is better not sent.
 	if _, err := protocol.CheckCommit(ctx, state, commit.Staged, g.client.inboxes); protocol.IsVerdict(err) {
 		pending.Discard()
+		if g.client.revoked() {
+			err = fmt.Errorf("%w: %w", ErrRevoked, err)
+		}
 		return giveUp(err)
 	} else if err != nil {
 		return false, err
@@ -591,14 +594,15 @@ func (g *group) membershipChange(ctx context.Context, intent *store.Intent) (*me
 	return change, nil
 }
 
-// checked notes that the members' inboxes have just been looked at.
-func (g *group) checked(tx *store.Tx) error {
-	row, found, err := tx.Group(g.id)
-	if err != nil || !found {
-		return err
-	}
+// putCheck puts into the outbox that members' installations are looked at, and
+// notes when that was. A change of members looks at them as well, but doesn't put
+// the next look off, as with the official client.
+func (g *group) putCheck(tx *store.Tx, row store.Group) (intent int64, err error) {
 	row.Checked = g.client.now()
-	return tx.PutGroup(row)
+	if err := tx.PutGroup(row); err != nil {
+		return 0, err
+	}
+	return g.put(tx, intentMembership, membershipIntent{}, nil)
 }
 
 func newInvitation(welcome []byte, added []mls.Member, packages map[identity.Identifier]*identity.KeyPackageInfo) invitation {

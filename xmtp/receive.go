@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-xmtp/go-xmtp/content"
@@ -342,12 +343,12 @@ func (g *group) storeChange(tx *store.Tx, m *mlsapi.GroupMessage_V1, staged *mls
 	row.Cursor = m.Id
 	if staged.SelfRemoved {
 		row.Problem = problemRemoved
+		if !slices.Contains(change.Removed, g.client.inboxID) && !slices.Contains(change.Readded, g.client.installation) {
+			row.Problem = problemRevoked
+		}
 	}
 	if own {
 		row.Rotated = g.client.now()
-		if intent.Kind == intentMembership {
-			row.Checked = row.Rotated
-		}
 	}
 	if err := tx.PutGroup(row); err != nil {
 		return err

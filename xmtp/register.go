@@ -93,8 +93,8 @@ func (c *Client) join(ctx context.Context, wallet Signer, owner identity.Identif
 		if _, ok := state.Member(c.installation); ok {
 			return nil // published by an earlier attempt
 		}
-		if err := state.CheckInstallationLimit(); err != nil {
-			return fmt.Errorf("%w: %w", ErrTooManyInstallations, err)
+		if actions, err = c.makeRoom(log, owner); err != nil {
+			return err
 		}
 	}
 	actions = append(actions, identity.AddMember(owner, c.installation))

@@ -324,10 +324,8 @@ func (g *group) renew(tx *store.Tx, row store.Group) error {
 		}
 	}
 	if now-row.Checked > int64(checkBeforeSend) {
-		if _, err := g.put(tx, intentMembership, membershipIntent{}, nil); err != nil {
-			return err
-		}
-		row.Checked = now
+		_, err := g.putCheck(tx, row)
+		return err
 	}
 	return tx.PutGroup(row)
 }

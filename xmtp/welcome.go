@@ -286,13 +286,18 @@ func (c *Client) storeJoined(tx *store.Tx, g *group, state *protocol.GroupState,
 	}
 	row.Welcome, row.Joined = number, commit
 	row.Cursor = max(row.Cursor, commit)
-	row.Rotated, row.Checked = 0, c.now()
+	row.Rotated, row.Checked = 0, 0
 	row.Problem, row.Paused = "", ""
 	if version := state.Paused(); version != nil {
 		row.Paused = version.Required
 	}
 	err = errors.Join(tx.PutGroup(row), tx.AddArrival(g.id), tx.ForgetMembers(g.id))
-	if err := errors.Join(err, c.consentOnJoining(tx, row, back)); err != nil {
+	if visible(row) {
+		err = errors.Join(err, c.consentOnJoining(tx, row, back))
+	} else {
+		err = errors.Join(err, c.bringIn(tx))
+	}
+	if err != nil {
 		return err
 	}
 	envelope := protocol.WelcomeTranscript(adder.InboxID, c.inboxID, created)

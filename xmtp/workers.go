@@ -34,6 +34,9 @@ const (
 	// WorkerCommitLog tells other clients what commits have led to, and compares: see
 	// [Conversation.Fork].
 	WorkerCommitLog
+	// WorkerDevices makes a new installation known to the others of its inbox, which
+	// let it into the conversations that they are in.
+	WorkerDevices
 	// WorkerScrub empties the database's log, in which spent keys stand.
 	WorkerScrub
 
@@ -65,6 +68,7 @@ func (c *Client) chores() [workerCount]chore {
 		WorkerSelfUpdate:  {"renewing keys", c.updateKeys, time.Minute, nil},
 		WorkerExpiry:      {"deleting expired messages", c.deleteExpired, time.Second, nil},
 		WorkerCommitLog:   {"comparing commit logs", c.compareCommitLogs, 0, nil},
+		WorkerDevices:     {"meeting other devices", c.introduce, 0, nil},
 		WorkerScrub:       {"tidying the database", c.scrub, 2 * time.Second, nil},
 	}
 }

@@ -50,7 +50,7 @@ func TestMessageRow(t *testing.T) {
 		Delivery: Unpublished, ContentType: "xmtp.org/text:1.0", Content: []byte{6}, Expires: 7, Inserted: 8, Key: "k", Push: true,
 	}
 	update(t, db, func(tx *Tx) error {
-		if err := tx.PutGroup(Group{ID: []byte{2}}); err != nil {
+		if err := tx.PutGroup(Group{ID: []byte{2}, Kind: 1}); err != nil {
 			return err
 		}
 		for i, want := range []bool{true, false} {
