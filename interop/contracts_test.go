@@ -2,11 +2,6 @@ package interop
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -260,39 +255,14 @@ const identifierPasskey = 1
 func TestPasskeys(t *testing.T) {
 	scenario(t, "passkeys are found", baseline, func(t *testing.T, w *world) {
 		alice, bob := w.Client("alice"), w.Client("bob")
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		public := elliptic.MarshalCompressed(elliptic.P256(), key.X, key.Y)
-		passkey := map[string]any{"identifier": hex.EncodeToString(public), "identifierKind": identifierPasskey}
+		signer := newPasskey(t)
+		passkey := map[string]any{"identifier": signer.Address(), "identifierKind": identifierPasskey}
 
 		alice.Must(official.Request{Op: "call", On: "alice", Path: "unsafe_addAccountSignatureRequest",
 			Args: []any{passkey, true}, As: "linking"}, nil)
-		var text string
-		alice.Must(official.Request{Op: "call", On: "linking", Path: "signatureText"}, &text)
-		signed := map[string]any{}
-		data := make([]byte, 37)
-		client := fmt.Appendf(nil, `{"type":"webauthn.get","challenge":%q,"origin":"https://example.org"}`,
-			base64.RawURLEncoding.EncodeToString([]byte(text)))
-		clientHash := sha256.Sum256(client)
-		digest := sha256.Sum256(append(data, clientHash[:]...))
-		signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name, b := range map[string][]byte{
-			"publicKey": public, "signature": signature, "authenticatorData": data, "clientDataJson": client,
-		} {
-			numbers := make([]int, len(b)) // the bindings ask for arrays
-			for i := range b {
-				numbers[i] = int(b[i])
-			}
-			signed[name] = numbers
-		}
-		alice.Must(official.Request{Op: "call", On: "linking", Path: "addPasskeySignature", Args: []any{signed}}, nil)
+		signByPasskey(t, alice.Process, "linking", signer)
 		alice.Call(nil, "unsafe_applySignatureRequest", official.Ref("linking"))
-		sameSet(t, "identifiers", stateOf(bob, alice.InboxID).addresses(), []string{alice.Wallet.Address, hex.EncodeToString(public)})
+		sameSet(t, "identifiers", stateOf(bob, alice.InboxID).addresses(), []string{alice.Wallet.Address, signer.Address()})
 
 		var inboxID *string
 		bob.Call(&inboxID, "fetchInboxIdByIdentifier", passkey)
@@ -304,7 +274,7 @@ func TestPasskeys(t *testing.T) {
 		equal(t, "peer of the DM", dm.PeerInboxID, alice.InboxID)
 		// So a device that has nothing but the passkey finds its inbox.
 		var device struct{ InboxID string }
-		w.Must(official.Request{Op: "build", Client: "device", Address: hex.EncodeToString(public), Kind: identifierPasskey,
+		w.Must(official.Request{Op: "build", Client: "device", Address: signer.Address(), Kind: identifierPasskey,
 			Options: map[string]any{"env": "local", "apiUrl": w.url, "dbPath": t.TempDir() + "/device.db3", "disableDeviceSync": true}}, &device)
 		equal(t, "inbox of the passkey's device", device.InboxID, alice.InboxID)
 

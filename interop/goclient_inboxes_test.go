@@ -15,10 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/go-xmtp/go-xmtp/identity"
 	"github.com/go-xmtp/go-xmtp/interop/chain"
 	"github.com/go-xmtp/go-xmtp/interop/official"
 	"github.com/go-xmtp/go-xmtp/mls"
+	"github.com/go-xmtp/go-xmtp/proto/gen/associations"
 	"github.com/go-xmtp/go-xmtp/xmtp"
 )
 
@@ -373,22 +376,16 @@ func newPasskey(t *testing.T) *xmtp.PasskeySigner {
 	check(t, key, err)
 	passkey, err := xmtp.NewPasskeySigner(elliptic.MarshalCompressed(elliptic.P256(), key.X, key.Y),
 		func(_ context.Context, challenge []byte) (*xmtp.PasskeyAssertion, error) {
-			a := assertion(t, key, challenge)
-			return &a, nil
+			a := &xmtp.PasskeyAssertion{AuthenticatorData: make([]byte, 37)}
+			a.ClientDataJSON = fmt.Appendf(nil, `{"type":"webauthn.get","challenge":%q,"origin":"https://example.org"}`,
+				base64.RawURLEncoding.EncodeToString(challenge))
+			clientHash := sha256.Sum256(a.ClientDataJSON)
+			digest := sha256.Sum256(append(slices.Clone(a.AuthenticatorData), clientHash[:]...))
+			var err error
+			a.Signature, err = ecdsa.SignASN1(rand.Reader, key, digest[:])
+			return a, err
 		})
 	return check(t, passkey, err)
-}
-
-func assertion(t *testing.T, key *ecdsa.PrivateKey, challenge []byte) xmtp.PasskeyAssertion {
-	t.Helper()
-	a := xmtp.PasskeyAssertion{AuthenticatorData: make([]byte, 37)}
-	a.ClientDataJSON = fmt.Appendf(nil, `{"type":"webauthn.get","challenge":%q,"origin":"https://example.org"}`,
-		base64.RawURLEncoding.EncodeToString(challenge))
-	clientHash := sha256.Sum256(a.ClientDataJSON)
-	digest := sha256.Sum256(append(slices.Clone(a.AuthenticatorData), clientHash[:]...))
-	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
-	a.Signature = check(t, signature, err)
-	return a
 }
 
 func TestGoPasskeys(t *testing.T) {
@@ -428,30 +425,10 @@ func TestGoPasskeys(t *testing.T) {
 		sameInbox(t, bob, alice, bob.InboxID())
 
 		// One that theirs has added signs in with ours.
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		check(t, key, err)
-		public := elliptic.MarshalCompressed(elliptic.P256(), key.X, key.Y)
-		third, err := xmtp.NewPasskeySigner(public, func(_ context.Context, challenge []byte) (*xmtp.PasskeyAssertion, error) {
-			a := assertion(t, key, challenge)
-			return &a, nil
-		})
-		check(t, third, err)
+		third := newPasskey(t)
 		alice.Must(official.Request{Op: "call", On: "alice", Path: "unsafe_addAccountSignatureRequest",
 			Args: []any{named(third), true}, As: "linking"}, nil)
-		var text string
-		alice.Must(official.Request{Op: "call", On: "linking", Path: "signatureText"}, &text)
-		a := assertion(t, key, []byte(text))
-		signed := map[string]any{}
-		for name, b := range map[string][]byte{
-			"publicKey": public, "signature": a.Signature, "authenticatorData": a.AuthenticatorData, "clientDataJson": a.ClientDataJSON,
-		} {
-			numbers := make([]int, len(b)) // the bindings ask for arrays
-			for i := range b {
-				numbers[i] = int(b[i])
-			}
-			signed[name] = numbers
-		}
-		alice.Must(official.Request{Op: "call", On: "linking", Path: "addPasskeySignature", Args: []any{signed}}, nil)
+		signByPasskey(t, alice.Process, "linking", third)
 		alice.Call(nil, "unsafe_applySignatureRequest", official.Ref("linking"))
 		phone := goInstallation(t, w.url, third)
 		equal(t, "inbox of ours that signs in with it", phone.InboxID(), alice.InboxID)
@@ -464,7 +441,49 @@ func TestGoPasskeys(t *testing.T) {
 		if _, err := bob.InboxIDOf(ctx, third.Address()); !errors.Is(err, xmtp.ErrNoInbox) {
 			t.Errorf("inbox of the removed passkey: %v", err)
 		}
+
+		// An inbox that a passkey has made with theirs, as far as their SDK goes: the
+		// installation is in the log, its key package is not uploaded.
+		fourth := newPasskey(t)
+		device := &official.Client{Process: w.Process, Name: "device"}
+		w.Must(official.Request{Op: "build", Client: "device", Address: fourth.Address(), Kind: identifierPasskey,
+			Options: map[string]any{"env": "local", "apiUrl": w.url, "dbPath": t.TempDir() + "/device.db3", "disableDeviceSync": true}}, device)
+		w.Must(official.Request{Op: "call", On: "device", Path: "unsafe_createInboxSignatureRequest", As: "creating"}, nil)
+		signByPasskey(t, w.Process, "creating", fourth)
+		device.Call(nil, "unsafe_applySignatureRequest", official.Ref("creating"))
+		reach, err := bob.Reach(ctx, fourth.Address())
+		if r := check(t, reach, err)[0]; r.InboxID != device.InboxID || !errors.Is(r.Err, xmtp.ErrNoKeyPackage) {
+			t.Errorf("reach of an inbox without a key package: %+v", r)
+		}
+		watch := goInstallation(t, w.url, fourth)
+		equal(t, "inbox of ours that signs in with their passkey", watch.InboxID(), device.InboxID)
+		s = sameInbox(t, bob, alice, device.InboxID)
+		equal(t, "installations", installationsOf(s), []string{device.InstallationID, watch.InstallationID()})
 	})
+}
+
+// signByPasskey signs a request of an official client, which is kept under a name.
+func signByPasskey(t *testing.T, p *official.Process, request string, passkey *xmtp.PasskeySigner) {
+	t.Helper()
+	var text string
+	p.Must(official.Request{Op: "call", On: request, Path: "signatureText"}, &text)
+	signed, err := passkey.SignText(t.Context(), text)
+	var signature associations.RecoverablePasskeySignature
+	if err := proto.Unmarshal(check(t, signed, err), &signature); err != nil {
+		t.Fatal(err)
+	}
+	fields := map[string]any{}
+	for name, b := range map[string][]byte{
+		"publicKey": signature.PublicKey, "signature": signature.Signature,
+		"authenticatorData": signature.AuthenticatorData, "clientDataJson": signature.ClientDataJson,
+	} {
+		numbers := make([]int, len(b)) // the bindings ask for arrays
+		for i := range b {
+			numbers[i] = int(b[i])
+		}
+		fields[name] = numbers
+	}
+	p.Must(official.Request{Op: "call", On: request, Path: "addPasskeySignature", Args: []any{fields}}, nil)
 }
 
 func TestGoContractIdentifiers(t *testing.T) {

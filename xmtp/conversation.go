@@ -93,7 +93,7 @@ func (c *Client) resolve(ctx context.Context, users []string) ([]string, error) 
 	return ids, nil
 }
 
-// InboxIDOf returns the inbox id of an Ethereum address. The error is
+// InboxIDOf returns the inbox id of an Ethereum address or passkey. The error is
 // [ErrNoInbox] if it never used XMTP.
 func (c *Client) InboxIDOf(ctx context.Context, address string) (string, error) {
 	ids, err := c.resolve(ctx, []string{address})
