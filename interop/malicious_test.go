@@ -31,6 +31,8 @@ type mallory struct {
 	keys    *protocol.KeyPackage
 	group   *mls.Group
 	cursor  uint64
+	// byReference: the next commit has the proposals that wait, too.
+	byReference bool
 }
 
 // newMallory registers an inbox with an installation.
@@ -99,7 +101,9 @@ func (m *mallory) join() {
 	if err != nil || pointer != nil {
 		m.t.Fatal(pointer, err)
 	}
-	pending, err := mls.Join(welcome.Message, m.keys.Private(), m.signer, nil, protocol.GroupConfig(true))
+	config := protocol.GroupConfig(true)
+	config.PreSharedKey = func(mls.PreSharedKeyID) ([]byte, error) { return make([]byte, 32), nil }
+	pending, err := mls.Join(welcome.Message, m.keys.Private(), m.signer, nil, config)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -135,17 +139,22 @@ func (m *mallory) read(apply bool) {
 	}
 }
 
-// leaf finds a member's leaf.
-func (m *mallory) leaf(inboxID string) mls.LeafIndex {
+// leaves finds a member's leaves.
+func (m *mallory) leaves(inboxID string) (leaves []mls.LeafIndex) {
 	m.t.Helper()
 	for member := range m.group.Members() {
 		if id, err := identity.ParseCredential(member.LeafNode.Credential()); err == nil && id == inboxID {
-			return member.Index
+			leaves = append(leaves, member.Index)
 		}
 	}
-	m.t.Fatalf("no leaf of %s", inboxID)
-	return 0
+	if len(leaves) == 0 {
+		m.t.Fatalf("no leaf of %s", inboxID)
+	}
+	return leaves
 }
+
+// leaf finds the leaf of a member with one.
+func (m *mallory) leaf(inboxID string) mls.LeafIndex { return m.leaves(inboxID)[0] }
 
 // commit publishes a commit, and stays in the epoch, as those who are refused do.
 func (m *mallory) commit(proposals []mls.Proposal) {
@@ -157,12 +166,18 @@ func (m *mallory) commit(proposals []mls.Proposal) {
 // publish publishes a commit, of which settle has to be told what became.
 func (m *mallory) publish(proposals []mls.Proposal) {
 	m.t.Helper()
-	pending, err := m.group.Commit(mls.CommitOptions{Proposals: proposals, ByValueOnly: true})
+	pending, err := m.group.Commit(mls.CommitOptions{Proposals: proposals, ByValueOnly: !m.byReference})
+	m.byReference = false
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	message := pending.Done().Message
-	_, err = m.mls.SendGroupMessages(m.t.Context(), &mlsapi.SendGroupMessagesRequest{Messages: []*mlsapi.GroupMessageInput{{
+	m.send(pending.Done().Message)
+}
+
+// send publishes a message to the group.
+func (m *mallory) send(message []byte) {
+	m.t.Helper()
+	_, err := m.mls.SendGroupMessages(m.t.Context(), &mlsapi.SendGroupMessagesRequest{Messages: []*mlsapi.GroupMessageInput{{
 		Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{Data: message, SenderHmac: make([]byte, 32)}},
 	}}})
 	if err != nil {
@@ -187,6 +202,7 @@ type attack struct {
 	name   string
 	change func(m *mallory, s *protocol.GroupState)
 	more   func(m *mallory) []mls.Proposal
+	// reason is ours; nil where it is MLS itself that is broken.
 	reason *protocol.CommitError
 }
 
@@ -231,6 +247,11 @@ func TestGoMaliciousCommits(t *testing.T) {
 		our.join(their.view.ID)
 		m.join()
 		outsider, _ := m.register()
+		accomplice, second := newMallory(t, w.url), newMallory(t, w.url)
+		their.view.Call(nil, "addMembers", []string{second.inboxID})
+		our.sync()
+		m.follow()
+		second.join()
 		attribute := func(name, value string) func(*mallory, *protocol.GroupState) {
 			return func(_ *mallory, s *protocol.GroupState) { s.Mutable.Attributes[name] = value }
 		}
@@ -251,8 +272,29 @@ func TestGoMaliciousCommits(t *testing.T) {
 			{"no membership", nil, without(0xff01), protocol.ErrNoMembership},
 			{"no permissions", nil, without(0xff02), protocol.ErrPermissions},
 			{"a long name", attribute(protocol.AttributeName, strings.Repeat("x", 101)), nil, protocol.ErrAttributeTooLong},
+			{"a long description", attribute(protocol.AttributeDescription, strings.Repeat("x", 1001)), nil, protocol.ErrAttributeTooLong},
+			{"a long image", attribute(protocol.AttributeImageURL, strings.Repeat("x", 2049)), nil, protocol.ErrAttributeTooLong},
+			{"long app data", attribute(protocol.AttributeAppData, strings.Repeat("x", 8193)), nil, protocol.ErrAttributeTooLong},
+			{"a leaf more, of an inbox that is no member", nil, func(m *mallory) []mls.Proposal { return []mls.Proposal{accomplice.add()} }, protocol.ErrInstallationAdded},
+			{"himself out of the membership, his leaf excused", func(m *mallory, s *protocol.GroupState) {
+				delete(s.Membership.Members, m.inboxID)
+				s.Membership.Failed = append(s.Membership.Failed, identity.Installation(m.key.Public().(ed25519.PublicKey)))
+			}, nil, protocol.ErrSubjectUnknown},
+			{"a key known from elsewhere", nil, func(m *mallory) []mls.Proposal {
+				return []mls.Proposal{mls.PreSharedKey{ID: mls.PreSharedKeyID{Type: mls.PSKExternal, ID: []byte("known"), Nonce: make([]byte, 32)}}}
+			}, nil},
+			{"another member's proposal", nil, func(m *mallory) []mls.Proposal {
+				proposal, err := second.group.Propose(mls.Remove{Leaf: second.leaf(bob.InboxID())}, nil)
+				second.send(check(t, proposal, err).Done())
+				m.follow()
+				m.byReference = true
+				return nil
+			}, nil},
 		}
-		asMember := append(always,
+		asMember := append(slices.Clone(always),
+			attack{"a leaf out and in again", nil, func(m *mallory) []mls.Proposal {
+				return []mls.Proposal{mls.Remove{Leaf: m.leaf(second.inboxID)}, second.add()}
+			}, protocol.ErrInstallationRemoved},
 			attack{"a name", attribute(protocol.AttributeName, "mine"), nil, protocol.ErrNotPermitted},
 			attack{"an unknown attribute", attribute("mood", "bad"), nil, protocol.ErrNotPermitted},
 			attack{"a version", attribute(protocol.AttributeMinimumVersion, "1.0.0"), nil, protocol.ErrNotPermitted},
@@ -266,7 +308,7 @@ func TestGoMaliciousCommits(t *testing.T) {
 				s.Membership.Members[outsider] = m.latest(outsider)
 			}, nil, protocol.ErrNotPermitted},
 		)
-		asSuperAdmin := append(always,
+		asSuperAdmin := append(slices.Clone(always),
 			attack{"no super admin any more", func(_ *mallory, s *protocol.GroupState) { s.Mutable.SuperAdmins = nil }, nil, protocol.ErrNotPermitted},
 			attack{"a super admin less", func(_ *mallory, s *protocol.GroupState) { delete(s.Membership.Members, alice.InboxID) },
 				func(m *mallory) []mls.Proposal { return []mls.Proposal{mls.Remove{Leaf: m.leaf(alice.InboxID)}} }, protocol.ErrNotPermitted},
@@ -274,8 +316,10 @@ func TestGoMaliciousCommits(t *testing.T) {
 		)
 		for role, attacks := range [][]attack{asMember, asSuperAdmin} {
 			if role == 1 {
+				second.read(false)
 				their.view.Call(nil, "addSuperAdmin", m.inboxID)
 				m.follow()
+				second.follow()
 			}
 			before := agree(t, our, their)
 			epoch := our.epoch()
@@ -287,7 +331,7 @@ func TestGoMaliciousCommits(t *testing.T) {
 				}
 				skipped, err := bob.Skipped()
 				last := check(t, skipped, err)[len(skipped)-1]
-				if last.ConversationID != hex.EncodeToString(m.group.ID()) || last.Reason != xmtp.SkipReason(a.reason.Code) {
+				if last.ConversationID != hex.EncodeToString(m.group.ID()) || a.reason != nil && last.Reason != xmtp.SkipReason(a.reason.Code) {
 					t.Errorf("%s: %s, %s", a.name, last.Reason, last.Detail)
 				}
 			}

@@ -156,8 +156,11 @@ var deeds = []deed{
 	{
 		name: "remove a member", policy: func(s *protocol.PolicySet) protocol.Policy { return s.RemoveMember },
 		change: func(c *court, s *protocol.GroupState, _ string) { delete(s.Membership.Members, c.last().inboxID) },
-		more: func(c *court) []mls.Proposal {
-			return []mls.Proposal{mls.Remove{Leaf: c.outlaws[superAdmin].leaf(c.last().inboxID)}}
+		more: func(c *court) (removals []mls.Proposal) {
+			for _, leaf := range c.outlaws[0].leaves(c.last().inboxID) {
+				removals = append(removals, mls.Remove{Leaf: leaf})
+			}
+			return removals
 		},
 		ours: func(c *court, v ours, _ string) error { return v.RemoveMembers(c.t.Context(), c.last().inboxID) },
 		theirs: func(c *court, v *official.Conversation, _ string) error {
@@ -392,5 +395,34 @@ func TestGoPermissionRules(t *testing.T) {
 			everybody = append(everybody, c.ours[i], c.theirs[i])
 		}
 		agree(t, everybody...)
+	})
+}
+
+// What is fixed in a DM, tried by a member who keeps to no rule. Two devices of the other
+// one judge, one of each side.
+func TestGoDMRules(t *testing.T) {
+	scenario(t, "Go: the fixed permissions of DMs, judged alike by both sides", everyVersion, func(t *testing.T, w *world) {
+		alice, m := w.Client("alice"), newMallory(t, w.url)
+		signer, err := xmtp.NewPrivateKeySigner(alice.Wallet.Key)
+		second, err := xmtp.NewClient(t.Context(), check(t, signer, err), xmtp.WithNode(w.url), xmtp.InMemory())
+		check(t, second, err)
+		t.Cleanup(func() { second.Close() })
+		equal(t, "inbox of the second device", second.InboxID(), alice.InboxID)
+		c := &court{
+			t: t, our: &goMember{client: second, t: t}, their: &officialMember{client: alice, t: t}, outlaws: []*mallory{m},
+			outside: []*mallory{newMallory(t, w.url)}, inside: []*mallory{{inboxID: alice.InboxID}}, policies: protocol.DMPermissions(),
+		}
+		c.their.view = alice.DM(&official.Client{InboxID: m.inboxID})
+		c.our.join(c.their.view.ID)
+		m.join()
+		for _, d := range deeds {
+			if d.name != "remove an admin" && d.name != "remove a super admin" { // there are none
+				c.try(d, plainMember, false)
+			}
+		}
+		// Neither minds.
+		c.our.view.say("from Go")
+		c.their.view.Send("from them")
+		sameState(t, c.our.view, c.their.view)
 	})
 }
