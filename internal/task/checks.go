@@ -195,7 +195,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"Go", "five Go and five official clients at random end with one group", stepOfficial, "interop", "TestGoMixedGroup"},
 	{"Go", "commits that break the rules are refused by both sides alike", stepOfficial, "interop", "TestGoMaliciousCommits"},
 	{"Go", "permissions of either side bind the other", stepOfficial, "interop", "TestGoGroupPermissions"},
-	{"Go", "every permission tried by who may and who may not, judged alike by both sides", stepOfficial, "interop", "TestGoPermissionRules"},
+	{"Go", "every permission tried by who may and who may not, judged alike by both sides", stepOfficial, "interop", "TestGoPermissionRules|TestGoDMRules"},
 	{"Go", "leaving, done by the other side's client", stepOfficial, "interop", "TestGoGroupLeave"},
 	{"Go", "minimum version, welcome pointers, disappearing messages of a DM", stepOfficial, "interop", "TestGoMinimumVersion|TestGoWelcomePointers|TestGoDMDisappearing"},
 	{"Go", "identifiers added, removed and reassigned by either side, recovery changed", stepOfficial, "interop", "TestGoIdentifiers|TestGoReassign"},
