@@ -125,7 +125,7 @@ func (x *Index) pebbleOptions() *pebble.Options {
 		FormatMajorVersion: pebble.FormatNewest,
 		MemTableSize:       16 << 20,
 		// Two of them would let a burst wait for a flush.
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: 3,
 		MaxOpenFiles:                descriptors.Tables(),
 		Logger:                      pebbleLogger{x},
 		EventListener: &pebble.EventListener{
