@@ -2,7 +2,9 @@ package index
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -15,6 +17,12 @@ import (
 // stored goes from memory to tables and from table to table, and is removed, and the
 // store is opened anew.
 func TestPublishedOnce(t *testing.T) {
+	if os.Getenv("XMTP_PROOF") == "" {
+		// Not beside others, whose number of checks this would be.
+		checks := flag.Lookup("rapid.checks").Value
+		defer checks.Set(checks.String())
+		checks.Set("30")
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		fs := vfs.NewMem()
 		x := open(t, fs)
