@@ -100,6 +100,65 @@ func TestCommitLogFollows(t *testing.T) {
 	}
 }
 
+var commitLogFile = load[[]struct {
+	ID        number
+	GroupID   hexBytes `json:"group_id"`
+	Entry     hexBytes
+	Signature hexBytes
+}]("captures/commit-log.json")
+
+// What official clients have published is signed, is written as we write it, and
+// agrees with what each of them has noted for itself.
+func TestCapturedCommitLog(t *testing.T) {
+	type position struct {
+		group  string
+		number uint64
+	}
+	taken := map[position]*CommitLogEntry{}
+	last, signer := map[string]*CommitLogEntry{}, map[string][]byte{}
+	for _, row := range commitLogFile() {
+		entry := &mlscontents.CommitLogEntry{SequenceId: uint64(row.ID), SerializedCommitLogEntry: row.Entry, Signature: &associations.RecoverableEd25519Signature{}}
+		if err := proto.Unmarshal(row.Signature, entry.Signature); err != nil {
+			t.Fatal(err)
+		}
+		key := CommitLogSigner(entry)
+		e, err := ParseCommitLogEntry(row.Entry)
+		if key == nil || err != nil || !bytes.Equal(e.GroupID, row.GroupID) {
+			t.Fatalf("entry %d: signer %x, %v, %+v", row.ID, key, err, e)
+		}
+		if again := signed(t, e, make([]byte, 32)).SerializedCommitLogEntry; !bytes.Equal(again, row.Entry) {
+			t.Errorf("entry %d is %x, we write %x", row.ID, row.Entry, again)
+		}
+		group := string(row.GroupID)
+		if signer[group] == nil {
+			signer[group] = key
+		}
+		if !bytes.Equal(signer[group], key) || !e.Follows(last[group]) {
+			continue
+		}
+		last[group] = e
+		taken[position{group, e.Number}] = e
+	}
+	compared := 0
+	for name, client := range clientsFile() {
+		for _, row := range client.CommitLog {
+			e := taken[position{string(row.GroupID), uint64(row.CommitSequenceID)}]
+			removal := row.CommitResult == 1 && bytes.Equal(row.LastEpochAuthenticator, row.AppliedEpochAuthenticator)
+			if e == nil || removal {
+				continue
+			}
+			compared++
+			if uint64(row.CommitResult) != uint64(e.Result) || uint64(row.AppliedEpochNumber) != e.Epoch || !bytes.Equal(row.AppliedEpochAuthenticator, e.Authenticator) {
+				t.Errorf("%s has noted %+v, the log says %+v", name, row, e)
+			}
+		}
+	}
+	t.Logf("%d entries, %d are taken, compared %d times", len(commitLogFile()), len(taken), compared)
+	if len(taken) < 20 || compared < 2*len(taken) {
+		t.Error("too few for a proof")
+	}
+}
+
 func FuzzCommitLogEntry(f *testing.F) {
 	entry, err := (&CommitLogEntry{GroupID: make([]byte, 16), Number: 3, Before: make([]byte, 32), Result: CommitApplied, Epoch: 2, Authenticator: make([]byte, 32)}).Sign(make([]byte, 32))
 	if err != nil {
