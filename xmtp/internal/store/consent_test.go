@@ -12,7 +12,9 @@ func TestConsentIsNumberedByChange(t *testing.T) {
 	db := open(t, Options{})
 	set := func(entity string, state int, at int64, announce bool) {
 		t.Helper()
-		update(t, db, func(tx *Tx) error { return tx.SetConsent(Consent{Kind: ConsentInbox, Entity: entity, State: state, At: at}, announce) })
+		update(t, db, func(tx *Tx) error {
+			return tx.SetConsent(Consent{Kind: ConsentInbox, Entity: entity, State: state, At: at}, announce)
+		})
 	}
 	from := func(change int64, want ...Consent) {
 		t.Helper()
