@@ -301,19 +301,9 @@ func (p officialParty) said(id string) (list []said) {
 
 func (p officialParty) leave(id string) { p.t.Helper(); p.conversation(id).Call(nil, "requestRemoval") }
 
-// goInstallation makes a client of ours for a wallet that may have others.
-func goInstallation(t *testing.T, url string, signer xmtp.Signer) goParty {
+func goPartyOf(t *testing.T, url string, signer xmtp.Signer) goParty {
 	t.Helper()
-	client, err := xmtp.NewClient(t.Context(), signer, xmtp.WithNode(url), xmtp.InMemory())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := client.Close(); err != nil {
-			t.Errorf("closing a Go client: %v", err)
-		}
-	})
-	return goParty{client, t}
+	return goParty{goInstallation(t, url, signer), t}
 }
 
 func syncAll(parties []party) {
@@ -327,13 +317,10 @@ func syncAll(parties []party) {
 func TestGoDuplicateDMs(t *testing.T) {
 	scenario(t, "Go: four duplicates of a DM, by two devices of either side, are one", everyVersion, func(t *testing.T, w *world) {
 		phone := w.Client("phone")
-		signer, err := xmtp.GeneratePrivateKeySigner()
-		if err != nil {
-			t.Fatal(err)
-		}
+		signer := newGoSigner(t)
 		parties := []party{
 			officialParty{phone, t}, officialParty{w.Installation("laptop", phone.Wallet), t},
-			goInstallation(t, w.url, signer), goInstallation(t, w.url, signer),
+			goPartyOf(t, w.url, signer), goPartyOf(t, w.url, signer),
 		}
 		alice, bob := parties[0].inboxID(), parties[2].inboxID()
 		var ids []string
@@ -389,13 +376,10 @@ func TestGoConsent(t *testing.T) {
 		alice := officialParty{w.Client("alice"), t}
 		laptop := officialParty{w.Installation("laptop", alice.Wallet), t}
 		carol := officialParty{w.Client("carol"), t}
-		signer, err := xmtp.GeneratePrivateKeySigner()
-		if err != nil {
-			t.Fatal(err)
-		}
-		dave := goInstallation(t, w.url, signer)
+		signer := newGoSigner(t)
+		dave := goPartyOf(t, w.url, signer)
 		carols := officialParty{w.Installation("carols", carol.Wallet), t}
-		daves := goInstallation(t, w.url, signer)
+		daves := goPartyOf(t, w.url, signer)
 		for _, test := range []struct {
 			party, other party
 		}{{carol, carols}, {dave, daves}} {
