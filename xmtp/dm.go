@@ -79,7 +79,7 @@ func (c *Client) FindDM(ctx context.Context, user string) (*Conversation, error)
 	}
 	row, ok := current(existing)
 	if !ok {
-		return nil, fmt.Errorf("xmtp: direct message with %s: %w", user, ErrNotFound)
+		return nil, fmt.Errorf("xmtp: direct message with %.70q: %w", user, errNoDM)
 	}
 	return c.conversation(row), nil
 }

@@ -29,6 +29,12 @@
 // [ErrPaused] nothing comes of it; with [ErrNotPublished] it is made later.
 // What has changed stands among the messages: [content.Encoded.GroupUpdated].
 //
+// # Consent
+//
+// Anybody can write to anybody, so each user decides whom he wants to hear of:
+// [Client.SetConsent]. Who creates a conversation or sends in it wants it. Lists and
+// streams leave out conversations that were denied.
+//
 // # What lasts
 //
 // What a method has returned without error is on disk. A message that could not

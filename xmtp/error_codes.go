@@ -54,6 +54,7 @@ var reasons = []verdict{
 	{ErrDirectMessage, "GroupError::MetadataPermissionsError", false},
 	{ErrInvalidPolicy, "GroupError::MetadataPermissionsError", false},
 	{errNoMessage, "NotFound::MessageById", false},
+	{errNoDM, "NotFound::DmByInbox", false},
 	{ErrNotFound, "NotFound::GroupById", false},
 
 	{ErrTooManyInstallations, "IdentityError::TooManyInstallations", false},

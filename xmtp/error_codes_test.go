@@ -99,6 +99,7 @@ func TestErrorCodesOfWrappedErrors(t *testing.T) {
 		"too late":                  {fmt.Errorf("%w: %w", ErrNotPublished, context.DeadlineExceeded), "GroupError::SyncFailedToWait", true},
 		"only too late":             {context.DeadlineExceeded, "", true},
 		"no such message":           {errNoMessage, "NotFound::MessageById", false},
+		"no such direct message":    {errNoDM, "NotFound::DmByInbox", false},
 		"leaving a direct message":  {errLeaveDM, "GroupError::LeaveCantProcessed", false},
 		"a verdict on an inbox":     {fmt.Errorf("%w: %w", ErrInvalidInbox, identity.ErrReplay), "AssociationError::Replay", false},
 		"no chain":                  {identity.ErrVerifierUnavailable, "SignatureError::VerifierError", true},

@@ -67,6 +67,7 @@ var (
 // What official clients tell apart and we don't.
 var (
 	errNoMessage = fmt.Errorf("%w: no such message", ErrNotFound)
+	errNoDM      = fmt.Errorf("%w: no such direct message", ErrNotFound)
 	errLeaveDM   = fmt.Errorf("%w: leaving", ErrDirectMessage)
 )
 
