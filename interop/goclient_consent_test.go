@@ -621,12 +621,14 @@ func TestGoStreamFilters(t *testing.T) {
 		dms := []string{alice.dm(carol.InboxID), alice.dm(dave.InboxID())}
 		theirs["new"].WaitConversations(&official.Conversation{ID: dms[0]})
 		fresh(group, dms[1])
-		for i, p := range pair {
+		for i := range pair {
 			alice.say(dms[i], "in the DM")
-			// A duplicate is no new conversation, but what is said in it is new.
-			laptop.say(laptop.dm(p.inboxID()), "in another DM")
 		}
 		come("in the DM", "messages", "dms", "whatever")
+		// A duplicate is no new conversation, but what is said in it is new.
+		for _, p := range pair {
+			laptop.say(laptop.dm(p.inboxID()), "in another DM")
+		}
 		come("in another DM", "messages", "dms", "whatever")
 		last := alice.group(carol.InboxID, dave.InboxID())
 		theirs["new"].WaitConversations(&official.Conversation{ID: last})

@@ -354,3 +354,29 @@ func TestMessageAfterTheSenderWasRemoved(t *testing.T) {
 		t.Errorf("alice reads %q", got)
 	}
 }
+
+// Who sends without having read of three commits is understood: it is one message, of
+// one time, for all. After four it is sent again.
+func TestMessageOfAPastEpoch(t *testing.T) {
+	url, ctx := startNode(t), t.Context()
+	for _, commits := range []int{3, 4} {
+		alice := newClient(t, url, WithoutWorkers())
+		var others []*Client
+		var ids []string
+		for range commits {
+			others = append(others, newClient(t, url, WithoutWorkers()))
+			ids = append(ids, others[len(others)-1].InboxID())
+		}
+		v := must(alice.NewGroup(ctx, GroupOptions{}, ids...))(t)
+		for _, c := range others {
+			check(t, inConversation(t, c, v.ID()).UpdateKeys(ctx))
+		}
+		sent := must(v.SendText(ctx, "what have I missed?"))(t)
+		for i, c := range others {
+			check(t, c.Sync(ctx))
+			if got := must(c.Message(sent.ID))(t); !got.SentAt.Equal(sent.SentAt) {
+				t.Errorf("%d commits: member %d has it of %v, the sender of %v", commits, i, got.SentAt, sent.SentAt)
+			}
+		}
+	}
+}

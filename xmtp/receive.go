@@ -175,8 +175,10 @@ func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_
 	if err != nil || !found || intent.Kind != intentMessage {
 		return false, err
 	}
-	if intent.Epoch+pastEpochs <= state.Epoch() {
-		// It came so late that members may have lost the key: once more, then.
+	if intent.Epoch+pastEpochs < state.Epoch() {
+		// It came so late that members have lost the key: once more, then. Official
+		// clients do so an epoch earlier, when members can still read it; the message
+		// then has one time for the sender and another for everybody else.
 		return true, errors.Join(g.requeue(tx, intent), tx.SetCursor(g.id, m.Id))
 	}
 	err = errors.Join(
