@@ -1,6 +1,7 @@
 package content_test
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/go-xmtp/go-xmtp/content"
@@ -31,4 +32,34 @@ func ExampleEncoded_GroupUpdated() {
 	}
 	fmt.Println(updated.InitiatedBy, "added", updated.Added)
 	// Output: alix added [bo]
+}
+
+// A program's own content type: a place, with a text for those who don't know it.
+func ExampleCodec() {
+	type place struct{ Name, Country string }
+	codec := content.Codec[place]{
+		Type: content.Type{Authority: "example.com", Name: "place", Major: 1},
+		Push: true,
+		Encode: func(p place) (*content.Encoded, error) {
+			b, err := json.Marshal(p)
+			return &content.Encoded{Content: b}, err
+		},
+		Decode: func(e *content.Encoded) (p place, err error) {
+			err = json.Unmarshal(e.Content, &p)
+			return p, err
+		},
+		Fallback: func(p place) string { return "I am in " + p.Name },
+	}
+
+	encoded, err := content.Encode(codec, place{"Lisbon", "Portugal"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(encoded.Type, *encoded.Fallback)
+	decoded, err := content.Decode(codec, encoded)
+	fmt.Println(decoded.Country, err)
+	// Output:
+	// example.com/place:1.0 I am in Lisbon
+	// Portugal <nil>
 }

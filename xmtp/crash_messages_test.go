@@ -1,0 +1,145 @@
+package xmtp
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/go-xmtp/go-xmtp/content"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/crashtest"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
+)
+
+// What was sent without waiting is there after a crash if the caller was told so, and
+// is published once, in order, with what was waited for.
+func TestCrashWhileSendingOptimistically(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.group(t)
+	eachCut(t, 17, func(at cut, loss crashtest.Loss) bool {
+		v := must(w.alice.client.Conversation(id))(t)
+		ctx, cancel := w.alice.armed(t, at)
+		var stored []string
+		var err error
+		for i := range 3 {
+			text := w.text()
+			w.sent[text] = false
+			if i == 1 {
+				_, err = v.SendText(ctx, text)
+			} else {
+				_, err = v.SendOptimistic(content.Text(text))
+			}
+			if err != nil {
+				break
+			}
+			w.sent[text] = true
+			stored = append(stored, text)
+		}
+		if err == nil {
+			err = v.PublishMessages(ctx)
+		}
+		cancel()
+		came := w.fs.WasCut()
+		if err != nil && !came {
+			t.Fatal(err)
+		}
+		w.recover(t, at, loss)
+		v = must(w.alice.client.Conversation(id))(t)
+		check(t, v.PublishMessages(t.Context()))
+		w.converge(t)
+		w.compare(t, id, w.alice.client, w.bob, w.carol)
+		w.told(t, w.bob, id)
+		var order []string
+		for _, text := range texts(t, must(w.bob.Conversation(id))(t)) {
+			if slices.Contains(stored, text) {
+				order = append(order, text)
+			}
+		}
+		if !slices.Equal(order, stored) {
+			t.Errorf("sent %q, bob reads %q", stored, order)
+		}
+		return came
+	})
+}
+
+// A prepared message is published once, by its id, however often that is tried; one
+// with a key is the same however often it is prepared.
+func TestCrashWhilePublishingWhatWasPrepared(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.group(t)
+	n := 0
+	eachCut(t, 17, func(at cut, loss crashtest.Loss) bool {
+		n++
+		text, key := w.text(), WithIdempotencyKey(fmt.Sprint("key ", n))
+		v := must(w.alice.client.Conversation(id))(t)
+		ctx, cancel := w.alice.armed(t, at)
+		first, err := v.Prepare(content.Text(text), key)
+		if err == nil {
+			_, err = v.Publish(ctx, first.ID)
+		}
+		cancel()
+		came := w.fs.WasCut()
+		if err != nil && !came {
+			t.Fatal(err)
+		}
+		w.recover(t, at, loss)
+		v = must(w.alice.client.Conversation(id))(t)
+		check(t, v.PublishMessages(t.Context()))
+		second := must(v.Prepare(content.Text(text), key))(t)
+		if first != nil && first.ID != second.ID {
+			t.Error("another message by the same key")
+		}
+		w.sent[text] = true
+		must(v.Publish(t.Context(), second.ID))(t)
+		w.converge(t)
+		w.compare(t, id, w.alice.client, w.bob, w.carol)
+		w.told(t, w.bob, id)
+		return came
+	})
+}
+
+// A message that failed and is tried again is Failed, or Unpublished and in the
+// outbox, wherever the crash comes.
+func TestCrashWhileTryingAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.group(t)
+	eachCut(t, 17, func(at cut, loss crashtest.Loss) bool {
+		v := must(w.alice.client.Conversation(id))(t)
+		text := w.text()
+		m := must(v.Prepare(content.Text(text)))(t)
+		check(t, w.alice.client.db.Update(func(tx *store.Tx) error {
+			row, _, err := tx.FindMessage(must(hex.DecodeString(m.ID))(t))
+			if err != nil {
+				return err
+			}
+			return tx.MarkFailed(row.Group, row.ID)
+		}))
+		ctx, cancel := w.alice.armed(t, at)
+		_, err := v.Publish(ctx, m.ID)
+		cancel()
+		came := w.fs.WasCut()
+		if err != nil && !came {
+			t.Fatal(err)
+		}
+		w.recover(t, at, loss)
+		v = must(w.alice.client.Conversation(id))(t)
+		stored := must(w.alice.client.Message(m.ID))(t)
+		check(t, v.PublishMessages(t.Context()))
+		now := must(w.alice.client.Message(m.ID))(t)
+		if err == nil && now.Delivery != Published {
+			t.Errorf("the caller was told that it is published, it is %v", now.Delivery)
+		}
+		if stored.Delivery == Unpublished && now.Delivery != Published {
+			t.Error("it waits for nothing")
+		}
+		w.sent[text] = true
+		must(v.Publish(t.Context(), m.ID))(t)
+		w.converge(t)
+		w.compare(t, id, w.alice.client, w.bob, w.carol)
+		w.told(t, w.bob, id)
+		return came
+	})
+}
