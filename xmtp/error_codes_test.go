@@ -8,7 +8,9 @@ import (
 	"go/parser"
 	"go/token"
 	"maps"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +75,17 @@ func TestErrorCodes(t *testing.T) {
 			if code, retryable := ErrorCode(err), IsRetryable(err); code != c.code || retryable != c.retryable {
 				t.Errorf("%s: %q, %v; want %q, %v", name, code, retryable, c.code, c.retryable)
 			}
+		}
+	}
+}
+
+// The table of docs/messages.md has them all.
+func TestErrorCodesAreDocumented(t *testing.T) {
+	text := string(must(os.ReadFile("../docs/messages.md"))(t))
+	for name, c := range ofPackage {
+		row := regexp.MustCompile("(?m)^\\| .*`\\*?" + name + "`.*$").FindString(text)
+		if !strings.Contains(row, c.code) || strings.HasSuffix(row, "| |") == c.retryable {
+			t.Errorf("%s has %q, retryable: %v; the table says %q", name, c.code, c.retryable, row)
 		}
 	}
 }
