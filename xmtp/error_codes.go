@@ -63,6 +63,7 @@ var reasons = []verdict{
 	{ErrInboxLogFull, "ApiError::Api", false},
 	{ErrInvalidPasskey, "ConversionError::InvalidPublicKey", false},
 	{ErrInvalidPrivateKey, "", false},
+	{ErrRevoked, "", false},
 
 	{ErrInUse, "PlatformStorageError::DatabaseLocked", true},
 	{ErrWrongKey, "PlatformStorageError::SqlCipherKeyIncorrect", false},

@@ -32,6 +32,7 @@ var ofPackage = map[string]struct {
 	retryable bool
 }{
 	"AlreadyAssociatedError":  {&AlreadyAssociatedError{}, "AccountAlreadyAssociatedError", false},
+	"InstallationLimitError":  {&InstallationLimitError{}, "IdentityError::TooManyInstallations", false},
 	"NotAddedError":           {&NotAddedError{Users: []NotAdded{{Reason: ErrNoKeyPackage}}}, "GroupError::FailedToVerifyInstallations", false},
 	"ErrClosed":               {ErrClosed, "", false},
 	"ErrDamaged":              {ErrDamaged, "StorageError::DbDeserialize", false},
@@ -61,6 +62,7 @@ var ofPackage = map[string]struct {
 	"ErrReadOnly":             {ErrReadOnly, "StorageError::DieselResult", true},
 	"ErrRefused":              {ErrRefused, "GroupError::Sync", false},
 	"ErrRemoved":              {ErrRemoved, "GroupError::GroupInactive", false},
+	"ErrRevoked":              {ErrRevoked, "", false},
 	"ErrStateRolledBack":      {ErrStateRolledBack, "", false},
 	"ErrSuperAdmin":           {ErrSuperAdmin, "GroupError::LeaveCantProcessed", false},
 	"ErrTooLong":              {ErrTooLong, "GroupError::TooManyCharacters", false},
