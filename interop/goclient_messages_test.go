@@ -224,7 +224,7 @@ type expiring struct {
 	ExpiresAtNs json.Number `json:"expiresAtNs"`
 }
 
-func TestGoDisappearing(t *testing.T) {
+func TestGoExpiry(t *testing.T) {
 	scenario(t, "Go: messages disappear when they do for the official client, and those that don't are the same", everyVersion, func(t *testing.T, w *world) {
 		theirs, v, client := together(t, w)
 		both := func() { theirs.Sync(); v.sync() }

@@ -224,7 +224,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"Go", "consent changes by itself, lists and streams are filtered, as by the official client", stepOfficial, "interop", "TestGoConsent|TestGoLists|TestGoStreamFilters"},
 	{"Go", "sent without waiting, prepared, published later, with one key: once, in order, both ways", stepOfficial, "interop", "TestGoOptimisticSends|TestGoIdempotencyKeys"},
 	{"Go", "lists and counts with every filter as the official client has them; custom content both ways", stepOfficial, "interop", "TestGoListing"},
-	{"Go", "messages expire when they do for the official client", stepOfficial, "interop", "TestGoDisappearing"},
+	{"Go", "messages expire when they do for the official client", stepOfficial, "interop", "TestGoExpiry"},
 	{"Go", "away and back, node restarted", stepOfficial, "interop", "TestGoRestart"},
 	{"Go", "64 senders at once, an official client receives all in order", stepOfficial, "interop", "TestGoManySenders"},
 	{"E1", "direct messages both ways, group, streams, sync", stepOfficial, "interop", "TestDM|TestGroupOfThree|TestStreams"},
