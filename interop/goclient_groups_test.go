@@ -26,6 +26,11 @@ type member interface {
 	sync()          // read what is new of it
 	try(op operation, whom, value string) error
 	say(text string) error
+	queue(text string) // for later, if that is possible
+	dm(peer, text string) (id string, err error)
+	besideTexts(dm string) []string // of a DM, after a sync
+	leave() error
+	leaving() bool
 	seen() seen // what the client shows of it
 	transcript() []*content.GroupUpdated
 	texts() []string
@@ -155,6 +160,30 @@ func (m *goMember) say(text string) error {
 	return err
 }
 
+func (m *goMember) queue(text string) { _, _ = m.view.SendOptimistic(content.Text(text)) }
+
+func (m *goMember) dm(peer, text string) (string, error) {
+	v, err := m.client.DM(m.t.Context(), peer)
+	if err != nil {
+		return "", err
+	}
+	_, err = v.SendText(m.t.Context(), text)
+	return v.ID(), err
+}
+
+func (m *goMember) besideTexts(dm string) []string {
+	m.t.Helper()
+	return find(m.t, m.client, dm).texts()
+}
+
+func (m *goMember) leave() error { return m.view.Leave(m.t.Context()) }
+
+func (m *goMember) leaving() bool {
+	m.t.Helper()
+	state, err := m.view.MembershipState()
+	return check(m.t, state, err) == xmtp.MembershipPendingRemove
+}
+
 func (m *goMember) epoch() string {
 	m.t.Helper()
 	number, _, err := m.view.Epoch(m.t.Context())
@@ -230,6 +259,36 @@ func (m *officialMember) try(op operation, whom, value string) error {
 func (m *officialMember) texts() []string { m.t.Helper(); return m.view.Texts() }
 
 func (m *officialMember) say(text string) error { return m.view.TryCall(nil, "sendText", text) }
+
+func (m *officialMember) queue(text string) {
+	var how any = true
+	if m.client.SDK == official.Newest {
+		how = map[string]any{"optimistic": true}
+	}
+	_ = m.view.TryCall(nil, "sendText", text, how)
+}
+
+func (m *officialMember) dm(peer, text string) (string, error) {
+	c, err := m.client.TryDM(&official.Client{InboxID: peer})
+	if err != nil {
+		return "", err
+	}
+	return c.ID, c.TryCall(nil, "sendText", text)
+}
+
+func (m *officialMember) besideTexts(dm string) []string {
+	m.t.Helper()
+	m.client.SyncAll()
+	return m.client.Find(&official.Conversation{ID: dm}).Texts()
+}
+
+func (m *officialMember) leave() error { return m.view.TryCall(nil, "requestRemoval") }
+
+func (m *officialMember) leaving() (leaving bool) {
+	m.t.Helper()
+	m.view.Call(&leaving, "isPendingRemoval")
+	return leaving
+}
 
 func (m *officialMember) epoch() string {
 	m.t.Helper()

@@ -3,6 +3,7 @@ package interop
 import (
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -30,66 +31,167 @@ func TestGoMixedGroup(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, fmt.Sprintf("Go: five Go and five official clients at random, seed %d", seed), official.Baseline)
 			w.openShared()
+			k := &walk{t: t, world: w, random: rand.New(rand.NewPCG(uint64(seed), 1)), said: map[string]member{}}
 			oldest, newest := w.start(official.Oldest), w.start(official.Newest)
-			clients := []*official.Client{
+			for _, c := range []*official.Client{
 				oldest.Client("oldest"), w.Client("one"), w.Client("two"), newest.Client("three"), newest.Client("newest"),
+			} {
+				k.members = append(k.members, k.goMember(), &officialMember{client: c, t: t})
 			}
-			var members []member
-			for _, c := range clients {
-				members = append(members, &goMember{client: goClient(t, w.url), t: t}, &officialMember{client: c, t: t})
-			}
-			walk(t, rand.New(rand.NewPCG(uint64(seed), 1)), members)
+			k.begin()
+			k.wander()
+			k.gather()
+			k.compare()
 		})
 	}
 }
 
-func walk(t *testing.T, random *rand.Rand, members []member) {
-	// Either side creates it; the creator stays, and stays a super admin.
-	if random.IntN(2) == 0 {
+// walk is a group whose members do things at random.
+type walk struct {
+	t       *testing.T
+	world   *world
+	random  *rand.Rand
+	members []member // the creator first, who stays, and stays a super admin
+	id      string
+	signers map[member]xmtp.Signer // of our clients
+	paths   map[member]string      // of their databases
+
+	said   map[string]member // whose sender was told that it is done
+	beside []aside
+	steps, refused,
+	restarts, leaves int
+}
+
+// aside is a text in a DM of two members.
+type aside struct {
+	to       member
+	id, text string
+}
+
+// goMember makes a client of ours that can be started again.
+func (k *walk) goMember() member {
+	signer, err := xmtp.GeneratePrivateKeySigner()
+	m := &goMember{t: k.t}
+	if k.signers == nil {
+		k.signers, k.paths = map[member]xmtp.Signer{}, map[member]string{}
+	}
+	k.signers[m], k.paths[m] = check(k.t, signer, err), filepath.Join(k.t.TempDir(), "go.db")
+	k.open(m)
+	k.t.Cleanup(func() {
+		if err := m.client.Close(); err != nil {
+			k.t.Errorf("closing a Go client: %v", err)
+		}
+	})
+	return m
+}
+
+func (k *walk) open(m *goMember) {
+	client, err := xmtp.NewClient(k.t.Context(), k.signers[m], xmtp.WithNode(k.world.url), xmtp.WithDatabase(k.paths[m]))
+	m.client = check(k.t, client, err)
+}
+
+// begin has either side create the group.
+func (k *walk) begin() {
+	t, members := k.t, k.members
+	if k.random.IntN(2) == 0 {
 		members[0], members[1] = members[1], members[0]
 	}
 	var ids []string
 	for _, m := range members[1:] {
 		ids = append(ids, m.inboxID())
 	}
-	var id string
 	switch m := members[0].(type) {
 	case *goMember:
 		v, err := m.client.NewGroup(t.Context(), xmtp.GroupOptions{}, ids...)
-		m.view, id = ours{check(t, v, err), t}, v.ID()
+		m.view, k.id = ours{check(t, v, err), t}, v.ID()
 	case *officialMember:
 		m.view = m.client.Group(nil, nil)
 		m.view.Call(nil, "addMembers", ids)
-		id = m.view.ID
+		k.id = m.view.ID
 	}
 	for _, m := range members[1:] {
-		m.join(id)
+		m.join(k.id)
 	}
-	_, steps := walks()
-	said := map[string]member{} // whose sender was told that it is done
-	refused := 0
-	for step := range steps {
-		actor := members[random.IntN(len(members))]
-		whom := members[1+random.IntN(len(members)-1)].inboxID()
-		if random.IntN(3) == 0 {
-			text := fmt.Sprintf("text %d", step)
-			if actor.say(text) == nil {
-				said[text] = actor
-			}
-			continue
-		}
-		op := operations[random.IntN(len(operations))]
-		if op.name == "remove a member" && whom == actor.inboxID() {
-			continue // leaving is something else
-		}
-		if actor.try(op, whom, fmt.Sprintf("%s %d", op.name, step)) != nil {
-			refused++ // not permitted, removed, or too old a state
-		}
-		if random.IntN(4) == 0 {
-			members[random.IntN(len(members))].join(id)
-		}
-	}
+}
 
+// wander does what members do, step by step.
+func (k *walk) wander() {
+	_, k.steps = walks()
+	for step := range k.steps {
+		actor := k.members[k.random.IntN(len(k.members))]
+		other := k.members[1+k.random.IntN(len(k.members)-1)]
+		text := fmt.Sprintf("text %d", step)
+		switch what := k.random.IntN(60); {
+		case what < 18:
+			if actor.say(text) == nil {
+				k.said[text] = actor
+			}
+		case what < 21:
+			actor.queue(text)
+		case what < 24:
+			if other != actor {
+				k.aside(actor, other, text)
+			}
+		case what < 26:
+			if actor != k.members[0] && actor.leave() == nil {
+				k.leaves++
+			}
+		case what < 27:
+			k.restart(actor)
+		default:
+			op := operations[k.random.IntN(len(operations))]
+			if op.name == "remove a member" && other == actor {
+				continue // leaving is something else
+			}
+			if actor.try(op, other.inboxID(), fmt.Sprintf("%s %d", op.name, step)) != nil {
+				k.refused++ // not permitted, removed, or too old a state
+			}
+			if k.random.IntN(4) == 0 {
+				k.members[k.random.IntN(len(k.members))].join(k.id)
+			}
+		}
+	}
+}
+
+// aside has a member write to another one beside the group.
+func (k *walk) aside(from, to member, text string) {
+	k.t.Helper()
+	id, err := from.dm(to.inboxID(), text)
+	if err != nil {
+		k.t.Fatalf("a text beside the group: %v", err)
+	}
+	k.beside = append(k.beside, aside{to, id, text})
+}
+
+// restart ends a member's program, ours in order and theirs by a kill, with all clients
+// in it, and starts it again.
+func (k *walk) restart(m member) {
+	k.t.Helper()
+	k.restarts++
+	switch m := m.(type) {
+	case *goMember:
+		if err := m.client.Close(); err != nil {
+			k.t.Fatal(err)
+		}
+		k.open(m)
+		v, err := m.client.Conversation(k.id)
+		m.view = ours{check(k.t, v, err), k.t}
+	case *officialMember:
+		before := m.client.Process
+		before.Close()
+		after := k.world.start(before.SDK)
+		for _, other := range k.members {
+			if o, ok := other.(*officialMember); ok && o.client.Process == before {
+				o.client = o.client.Reopen(after)
+				o.view = o.client.Find(&official.Conversation{ID: k.id})
+			}
+		}
+	}
+}
+
+// gather lets everybody in.
+func (k *walk) gather() {
+	t, id, members := k.t, k.id, k.members
 	// The creator, whom nobody has touched, lets everybody in, until it lasts: who is
 	// back may first remove others, as he was told to before he was removed.
 	creator := members[0]
@@ -99,8 +201,14 @@ func walk(t *testing.T, random *rand.Rand, members []member) {
 		out = 0
 		in := creator.seen().Members
 		for _, m := range members[1:] {
-			if _, ok := in[m.inboxID()]; !ok {
+			who, ok := in[m.inboxID()]
+			switch {
+			case !ok:
 				perform(t, creator, operationNamed("add a member"), m.inboxID(), "")
+				out++
+			case m.leaving() && who.Level < 2:
+				// Who has asked to leave, but of an epoch that no super admin could read.
+				perform(t, creator, operationNamed("remove a member"), m.inboxID(), "")
 				out++
 			}
 		}
@@ -111,11 +219,16 @@ func walk(t *testing.T, random *rand.Rand, members []member) {
 	perform(t, creator, operationNamed("disappearing off"), "", "")
 	perform(t, creator, operationNamed("disappearing on"), "", "")
 	quiesce(t, id, members)
+}
+
+// compare compares what all have of the group.
+func (k *walk) compare() {
+	t, members, creator := k.t, k.members, k.members[0]
 	alike(t, members...)
-	whole := creator.transcript()
+	whole := gone(creator.transcript())
 	texts := creator.texts()
 	for i, m := range members {
-		tail := sinceJoined(m.transcript(), m.inboxID())
+		tail := gone(sinceJoined(m.transcript(), m.inboxID()))
 		sorted := cmpopts.SortSlices(func(a, b content.FieldChange) bool { return a.Name < b.Name })
 		if n := min(len(tail), len(whole)-1); n < 1 {
 			t.Errorf("member %d tells of %d changes", i, len(tail))
@@ -127,7 +240,7 @@ func walk(t *testing.T, random *rand.Rand, members []member) {
 	// the tree is blank (OpenMLS 0.7 takes the wrong leaf to verify them), so that a text
 	// counts as arrived if anybody but its sender has it. And they take what they send
 	// after their removal for published, so that only our word counts.
-	for text, sender := range said {
+	for text, sender := range k.said {
 		if _, our := sender.(*goMember); !our || slices.Contains(texts, text) {
 			continue
 		}
@@ -135,8 +248,13 @@ func walk(t *testing.T, random *rand.Rand, members []member) {
 			t.Errorf("%q of member %d was confirmed and nobody has got it", text, slices.Index(members, sender))
 		}
 	}
+	for _, a := range k.beside {
+		if !slices.Contains(a.to.besideTexts(a.id), a.text) {
+			t.Errorf("%q, beside the group, did not arrive", a.text)
+		}
+	}
 	sameAuthenticators(t, members)
-	t.Logf("%d steps, %d not done, %d changes", steps, refused, len(whole))
+	t.Logf("%d steps, %d not done, %d changes, %d asked to leave, %d restarts, %d texts beside", k.steps, k.refused, len(whole), k.leaves, k.restarts, len(k.beside))
 }
 
 // quiesce lets members send and read what waits in their outboxes because others were
@@ -171,6 +289,15 @@ func sinceJoined(told []*content.GroupUpdated, own string) []*content.GroupUpdat
 		if slices.Contains(told[i].Added, own) {
 			return told[i+1:]
 		}
+	}
+	return told
+}
+
+// gone counts who left as removed: that he has asked for it know those only who were
+// there and could read it.
+func gone(told []*content.GroupUpdated) []*content.GroupUpdated {
+	for _, u := range told {
+		u.Removed, u.Left = slices.Sorted(slices.Values(slices.Concat(u.Removed, u.Left))), nil
 	}
 	return told
 }
