@@ -32,7 +32,7 @@ func (f *failStop) check(name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if strings.HasPrefix(name, f.index.snapshots) {
+	if f.isSnapshot(name) {
 		return err
 	}
 	if vfs.IsNoSpaceError(err) && strings.HasSuffix(name, ".sst") && f.index.serving.Load() {
@@ -43,11 +43,21 @@ func (f *failStop) check(name string, err error) error {
 	select {}
 }
 
+func (f *failStop) isSnapshot(name string) bool { return strings.HasPrefix(name, f.index.snapshots) }
+
 func (f *failStop) file(name string, file vfs.File, err error) (vfs.File, error) {
 	if err := f.check(name, err); err != nil {
 		return nil, err
 	}
-	return &failStopFile{file, f, name}, nil
+	guarded := &failStopFile{file, f, name}
+	if !strings.HasSuffix(name, ".log") || f.isSnapshot(name) || file.Fd() == vfs.InvalidFd {
+		return guarded, nil
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, f.check(name, err)
+	}
+	return &logFile{failStopFile: guarded, length: info.Size()}, nil
 }
 
 func (f *failStop) Unwrap() vfs.FS { return f.FS }
@@ -93,40 +103,35 @@ func (f *failStopFile) Sync() error { return f.fs.check(f.name, f.File.Sync()) }
 
 func (f *failStopFile) SyncData() error { return f.fs.check(f.name, f.File.SyncData()) }
 
-// zeros are what a log is filled with.
-var zeros [1 << 20]byte
-
-// Preallocate reserves room in a file, and fills a log with zeros up to the size
-// that it will have: else each sync of what is appended has to write down, too, how
-// long the file is now, which takes as long again. A log that is used again is long
-// enough.
-func (f *failStopFile) Preallocate(offset, length int64) error {
-	if err := f.File.Preallocate(offset, length); err != nil || !strings.HasSuffix(f.name, ".log") {
-		return err // of a disk that is full, or can't reserve; nothing was written
-	}
-	return f.fs.check(f.name, f.fill(offset+length))
-}
-
-// fill makes the file as long as that, and syncs it.
-func (f *failStopFile) fill(length int64) error {
-	info, err := f.Stat()
-	if err != nil || info.Size() >= length {
-		return err
-	}
-	for at := info.Size(); at < length; at += int64(len(zeros)) {
-		if _, err := f.WriteAt(zeros[:min(length-at, int64(len(zeros)))], at); err != nil {
-			return err
-		}
-	}
-	return f.File.Sync()
-}
-
 func (f *failStopFile) SyncTo(length int64) (bool, error) {
 	full, err := f.File.SyncTo(length)
 	return full, f.fs.check(f.name, err)
 }
 
 func (f *failStopFile) Close() error { return f.fs.check(f.name, f.File.Close()) }
+
+// zeros are what a log is filled with at a time.
+var zeros [1 << 20]byte
+
+// A logFile on a disk is filled with zeros ahead of what is written to it: else each
+// sync would have to write down, too, how long the file is now, which takes as long
+// again. A log that is used again has its length.
+type logFile struct {
+	*failStopFile
+	written, length int64
+}
+
+func (f *logFile) Write(b []byte) (int, error) {
+	f.written += int64(len(b))
+	if f.written > f.length {
+		// A disk that is full has room for the rest of the log, or it fails below.
+		if _, err := f.WriteAt(zeros[:], f.written); err != nil && !vfs.IsNoSpaceError(err) {
+			return 0, f.fs.check(f.name, err)
+		}
+		f.length = f.written + int64(len(zeros))
+	}
+	return f.failStopFile.Write(b)
+}
 
 // readOnly is a file system on which nothing can be changed.
 type readOnly struct{ vfs.FS }
