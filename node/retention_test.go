@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -263,6 +264,7 @@ func TestRetention_Publishing(t *testing.T) {
 		t.Skip("it measures, and needs minutes and 11 GB: part of the long tier (XMTP_PROOF=1)")
 	}
 	ctx := long(t)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))) // as xmtp node has it
 	const groups, each = 10_000, 1021
 	base := t.TempDir()
 	options := node.Options{Data: filepath.Join(base, "data")}

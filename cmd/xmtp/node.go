@@ -220,6 +220,12 @@ func (s *nodeSettings) options(given func(flag string) bool) (node.Options, erro
 	return o, nil
 }
 
+// threadsPerProcessor is how many threads run Go code for each processor. With one,
+// whoever comes back from a sync of the disk waits until somebody else gives up his,
+// which takes up to 10 ms beside a compaction; with more the system decides, and
+// prefers who has slept.
+const threadsPerProcessor = 2
+
 // run serves until a signal or a failure ends it.
 func (s *nodeSettings) run(ctx context.Context, o node.Options, settings *reloader) error {
 	if s.traces != "" {
@@ -237,6 +243,9 @@ func (s *nodeSettings) run(ctx context.Context, o node.Options, settings *reload
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(threadsPerProcessor * runtime.GOMAXPROCS(0))
+	}
 	n, err := node.Start(ctx, o)
 	if err != nil {
 		return explain(err, o)
