@@ -29,6 +29,8 @@ type device struct {
 	fs     *crashtest.FS
 	proxy  *proxy
 	client *Client
+	// options are given besides those that it takes to be a device.
+	options []Option
 }
 
 func newDevice(t *testing.T, fs *crashtest.FS, p *proxy) *device {
@@ -47,7 +49,8 @@ func (d *device) open(ctx context.Context, t *testing.T) (err error) {
 	t.Helper()
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
 	file := func(o *options) error { o.path, o.vfs = "/client.db", d.fs.Name(); return nil }
-	d.client, err = NewClient(ctx, d.signer, file, WithNode(d.proxy.url), WithKey(d.key), WithoutWorkers(), WithLogger(logger))
+	list := append([]Option{file, WithNode(d.proxy.url), WithKey(d.key), WithoutWorkers(), WithLogger(logger)}, d.options...)
+	d.client, err = NewClient(ctx, d.signer, list...)
 	return err
 }
 
