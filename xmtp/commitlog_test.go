@@ -3,6 +3,7 @@ package xmtp
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlscontents"
 	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/crashtest"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
@@ -286,6 +288,7 @@ func TestCommitLogWithBadEntries(t *testing.T) {
 
 // A log of more pages than one is read whole, and published in requests that nodes take.
 func TestLongCommitLog(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	alice, bob := newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers())
@@ -405,8 +408,42 @@ func TestCommitLogKeyIsShared(t *testing.T) {
 	wantFork(t, a, Healthy)
 }
 
+// A oneshot group carries one message, of members who want to be let in again. It is
+// no conversation, and nothing of it is kept.
+func TestOneshotGroupIsNotKept(t *testing.T) {
+	url := startNode(t)
+	ctx := t.Context()
+	alice, bob := newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers())
+	state := protocol.NewGroup(alice.InboxID())
+	state.Metadata.Type = protocol.Oneshot
+	state.Metadata.OneshotMessage = &mlscontents.OneshotMessage{MessageType: &mlscontents.OneshotMessage_ReaddRequest{
+		ReaddRequest: &mlscontents.ReaddRequest{GroupId: make([]byte, protocol.GroupIDSize), LatestCommitSequenceId: 1},
+	}}
+	v := must(alice.create(ctx, state, []string{bob.InboxID()}))(t)
+	check(t, bob.Sync(ctx))
+	if _, err := bob.Conversation(v.ID()); !errors.Is(err, ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+	check(t, bob.db.View(func(tx *store.Tx) error {
+		return tx.State(v.row.ID, func(key, _ []byte) error {
+			t.Errorf("record %x is left", key)
+			return nil
+		})
+	}))
+	if list := must(bob.Skipped())(t); len(list) > 0 {
+		t.Errorf("skipped: %+v", list)
+	}
+	// What comes after it is not held up.
+	must(must(alice.NewGroup(ctx, GroupOptions{}, bob.InboxID()))(t).SendText(ctx, "hello"))(t)
+	check(t, bob.Sync(ctx))
+	if n := len(must(bob.Conversations(ConversationOptions{}))(t)); n != 1 {
+		t.Errorf("%d conversations", n)
+	}
+}
+
 // The worker survives a node that is away.
 func TestCommitLogWithoutANode(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	p := newProxy(t, url)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,23 +29,33 @@ func TestWorkerRhythm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &Client{options: &options{logger: slog.New(slog.DiscardHandler)}}
 		c.news.init()
+		var mu sync.Mutex // guards the next three
 		var wait time.Duration
 		var err error
 		var runs []time.Duration
+		set := func(w time.Duration, e error) {
+			mu.Lock()
+			defer mu.Unlock()
+			wait, err = w, e
+		}
 		began := time.Now()
 		ran := func(advance time.Duration) []time.Duration {
 			time.Sleep(advance)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			list := runs
 			runs = nil
 			return list
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
-		wait = forever
+		set(forever, nil)
 		go func() {
 			defer close(ended)
 			c.attend(ctx, chore{name: "a test", calm: 2 * time.Second, do: func(context.Context) (time.Duration, error) {
+				mu.Lock()
+				defer mu.Unlock()
 				runs = append(runs, time.Since(began))
 				return wait, err
 			}})
@@ -55,20 +66,20 @@ func TestWorkerRhythm(t *testing.T) {
 		if got := ran(1000 * time.Hour); got != nil {
 			t.Errorf("it wakes without need: %v", got)
 		}
-		wait = 10 * time.Minute
+		set(10*time.Minute, nil)
 		c.news.publish()
 		c.news.publish()
 		if got := ran(9 * time.Minute); len(got) != 1 {
 			t.Errorf("runs after news: %v", got)
 		}
-		wait = 5 * time.Hour
+		set(5*time.Hour, nil)
 		if got := ran(2 * time.Minute); len(got) != 1 {
 			t.Errorf("runs when due: %v", got)
 		}
 		if got := ran(5*time.Hour + time.Minute); len(got) != 5 {
 			t.Errorf("looks at the clock: %v", got) // each hour: clocks are set, computers sleep
 		}
-		err = errors.New("the node is away")
+		set(0, errors.New("the node is away"))
 		c.news.publish()
 		failures := ran(30 * time.Minute)
 		if len(failures) < 30 || len(failures) > 80 {
@@ -79,7 +90,7 @@ func TestWorkerRhythm(t *testing.T) {
 				t.Errorf("gap %d: %v", i, gap)
 			}
 		}
-		err, wait = nil, forever
+		set(forever, nil)
 		ran(choreRetryMax)
 		if got := ran(100 * time.Hour); got != nil {
 			t.Errorf("it does not recover: %v", got)
@@ -364,6 +375,7 @@ func TestSelfUpdatesAreSpread(t *testing.T) {
 // A key package that could not be uploaded is uploaded later, unless it has become
 // too old meanwhile.
 func TestKeyPackageUploadFails(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	var time clock
 	n := must(node.Start(ctx, node.Options{Listen: "127.0.0.1:0", Ephemeral: true, Now: time.now}))(t)

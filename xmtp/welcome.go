@@ -180,6 +180,11 @@ func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, finish f
 	if err != nil {
 		return nil, err
 	}
+	if state.Metadata.Type == protocol.Oneshot {
+		// It asks to let somebody in again, which is left to others; see docs/decisions.md.
+		c.options.logger.Info("a member asks to be let in again")
+		return nil, c.db.Update(finish)
+	}
 	g := c.groups.get(joined.Group.ID())
 	if err := g.acquire(ctx); err != nil {
 		return nil, err

@@ -186,7 +186,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"client", "inboxes: identifiers added, removed and reassigned, recovery, passkeys", stepTests, "xmtp", "TestIdentifier.*|TestRecoveryChanges|TestPasskeyRegisters|TestUnusedSecond|TestInboxUpdateLimits"},
 	{"client", "inboxes: states, history, fingerprints, look-ups, reach, also without a client", stepTests, "xmtp", "TestInboxStates|TestNoSuchInbox|TestLookUps|TestInvalidInbox|TestFingerprint|TestInstallationSignatures|TestReach"},
 	{"client", "inboxes: told when installations change", stepTests, "xmtp", "TestInstallationsChange"},
-	{"client", "commit logs: kept, published, read, compared; forks and suspicions told", stepTests, "xmtp", "TestCommitLog.*|TestLongCommitLog|TestFork.*|TestMessageFromAhead.*|TestCommitsThatAreNotApplied"},
+	{"client", "commit logs: kept, published, read, compared; forks and suspicions told", stepTests, "xmtp", "TestCommitLog.*|TestLongCommitLog|TestFork.*|TestMessageFromAhead.*|TestCommitsThatAreNotApplied|TestOneshot.*"},
 	{"client", "workers: switched off one by one, idle, patient, ended", stepTests, "xmtp", "TestWorker.*|TestCloseWithoutANode"},
 	{"client", "self-update policies, uploads of key packages that fail, waiting for the registration", stepTests, "xmtp", "TestSelfUpdate.*|TestKeyPackageUploadFails|TestWaitRegistered"},
 	{"client", "expired messages: gone from the database and the disk, told, streams undisturbed", stepTests, "xmtp", "TestExpired.*|TestStreamWhileMessagesAreDeleted"},
