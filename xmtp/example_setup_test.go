@@ -187,3 +187,59 @@ func ExampleAllMembersPermissions() {
 	fmt.Println(info(ctx, v).Preset)
 	// Output: custom
 }
+
+// New keys, for instance after a device was out of its owner's hands.
+func ExampleConversation_UpdateKeys() {
+	ctx := context.Background()
+	alice, bob, _, done := people(ctx)
+	defer done()
+	v, _ := group(ctx, alice, bob)
+
+	if err := v.UpdateKeys(ctx); err != nil {
+		log.Fatal(err)
+	}
+	at, err := v.KeysUpdatedAt()
+	fmt.Println(!at.IsZero(), err)
+	// Output: true <nil>
+}
+
+// A message for which no phone has to light up.
+func ExampleWithPush() {
+	ctx := context.Background()
+	alice, bob, _, done := people(ctx)
+	defer done()
+	v, _ := group(ctx, alice, bob)
+
+	m, err := v.SendText(ctx, "when you have time", xmtp.WithPush(false))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(m.Text())
+	// Output: when you have time
+}
+
+// Both have made a direct message at the same time. They are one conversation, but who
+// counts groups wants to hear of each.
+func ExampleWithDuplicates() {
+	ctx := context.Background()
+	alice, bob, _, done := people(ctx)
+	defer done()
+	for _, pair := range [][2]*xmtp.Client{{alice, bob}, {bob, alice}} {
+		dm, err := pair[0].DM(ctx, pair[1].Address())
+		if err != nil {
+			log.Fatal(err)
+		}
+		if _, err := dm.SendText(ctx, "hello"); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	for v, err := range bob.StreamConversations(ctx, xmtp.WithDuplicates()) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("with Alice:", v.PeerInboxID() == alice.InboxID())
+		break
+	}
+	// Output: with Alice: true
+}
