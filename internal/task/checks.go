@@ -200,6 +200,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"client", "messages: 64 senders in all ways at once", stepTests, "xmtp", "TestAllKindsOfSendsAtOnce"},
 	{"client", "every error has its official code and says whether it is retryable", stepTests, "xmtp", "TestError.*|TestEveryErrorHasItsCode"},
 	{"client", "content by codec, compressed content, bounded", stepTests, "content", "TestCodec.*|TestCompressed.*|TestGroupUpdated.*|TestText.*|TestMarshal.*"},
+	{"client", "the matrix of operations is whole, and each has an example", stepTests, "internal/archtest", "TestMatrix|TestExamples"},
 	{"client", "a database that was rolled back sends nothing", stepTests, "xmtp", "TestRolledBack.*"},
 	{"client", "64 senders at once", stepTests, "xmtp", "TestManySenders.*|TestManyGoroutines.*"},
 	{"xmtp", "demo, id, send, read", stepTests, "cmd/xmtp", "TestScripts"},
