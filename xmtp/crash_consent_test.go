@@ -92,7 +92,7 @@ func TestCrashWhileADuplicateComes(t *testing.T) {
 		}
 		// Each has come, and once.
 		check(t, w.alice.client.db.View(func(tx *store.Tx) error {
-			rows, err := tx.ArrivalsFrom(0, store.Filter{DM: v.row.DM}, true, 100)
+			rows, err := tx.ArrivalsFrom(0, store.Filter{DM: v.row.DM}, true, len(made)+1)
 			var come []string
 			for _, row := range rows {
 				come = append(come, w.alice.client.conversation(row.Group).ID())
