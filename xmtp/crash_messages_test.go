@@ -17,7 +17,7 @@ func TestCrashWhileSendingOptimistically(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := w.group(t)
-	eachCut(t, 17, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 43, func(at cut, loss crashtest.Loss) bool {
 		v := must(w.alice.client.Conversation(id))(t)
 		ctx, cancel := w.alice.armed(t, at)
 		var stored []string
@@ -70,7 +70,7 @@ func TestCrashWhilePublishingWhatWasPrepared(t *testing.T) {
 	w := newWorld(t)
 	id := w.group(t)
 	n := 0
-	eachCut(t, 17, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 43, func(at cut, loss crashtest.Loss) bool {
 		n++
 		text, key := w.text(), WithIdempotencyKey(fmt.Sprint("key ", n))
 		v := must(w.alice.client.Conversation(id))(t)
@@ -106,7 +106,7 @@ func TestCrashWhileTryingAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := w.group(t)
-	eachCut(t, 17, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 43, func(at cut, loss crashtest.Loss) bool {
 		v := must(w.alice.client.Conversation(id))(t)
 		text := w.text()
 		m := must(v.Prepare(content.Text(text)))(t)

@@ -86,10 +86,10 @@ func TestOptimisticSendIsPublishedInTheBackground(t *testing.T) {
 	a := must(alice.NewGroup(t.Context(), GroupOptions{}, bob.InboxID()))(t)
 	check(t, bob.Sync(t.Context()))
 	received := listen(t, bob)
-	for i := range 250 { // more than a batch
+	for i := range 120 { // more than a batch
 		must(a.SendOptimistic(content.Text(fmt.Sprint(i))))(t)
 	}
-	for i := range 250 {
+	for i := range 120 {
 		wantText(t.Context(), t, received, fmt.Sprint(i))
 	}
 }
@@ -457,7 +457,7 @@ func TestListing(t *testing.T) {
 func TestPagesNeitherSkipNorRepeat(t *testing.T) {
 	a, b := pair(t)
 	ctx := t.Context()
-	const each = 40
+	const each = 20
 	var group sync.WaitGroup
 	group.Go(func() {
 		for i := range each {
@@ -570,7 +570,7 @@ func TestExpiry(t *testing.T) {
 func TestAllKindsOfSendsAtOnce(t *testing.T) {
 	t.Parallel()
 	const senders = 64
-	each := 12
+	each := 6
 	if proof {
 		each = 200
 	}
