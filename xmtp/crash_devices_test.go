@@ -25,7 +25,7 @@ func TestCrashWhileReplacing(t *testing.T) {
 	w.alice.options = []Option{WithReplacing(func(Installation) bool { return true })}
 	id := w.group(t)
 	n := 0
-	eachCut(t, 61, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 97, func(at cut, loss crashtest.Loss) bool {
 		if n++; n%40 == 0 { // an inbox takes 256 updates
 			w.alice = newDevice(t, w.fs, w.proxy)
 			w.alice.options = []Option{WithReplacing(func(Installation) bool { return true })}
@@ -110,7 +110,7 @@ func TestCrashWhileDevicesMeet(t *testing.T) {
 	w := newWorld(t)
 	id := w.group(t)
 	n := 0
-	eachCut(t, 97, func(at cut, loss crashtest.Loss) bool {
+	eachCut(t, 197, func(at cut, loss crashtest.Loss) bool {
 		if n++; n%60 == 0 {
 			w.lose()
 			w.alice = newDevice(t, w.fs, w.proxy)
@@ -141,6 +141,9 @@ func TestCrashWhileDevicesMeet(t *testing.T) {
 		w.converge(t)
 		return came
 	})
+	if !proof {
+		return
+	}
 	// And now it is the new one.
 	eachCut(t, 61, func(at cut, loss crashtest.Loss) bool {
 		w.lose()

@@ -170,9 +170,13 @@ type writer func([]byte) (int, error)
 
 func (w writer) Write(b []byte) (int, error) { return w(b) }
 
-// A bot that loses its database a hundred times has one installation in the end, and
-// each time no more than one, and is read and reads.
+// A bot that loses its database a hundred times, or a sample of that, has one
+// installation in the end, and each time no more than one, and is read and reads.
 func TestDatabaseLostAHundredTimes(t *testing.T) {
+	losses := 10
+	if proof {
+		losses = 100
+	}
 	url := startNode(t)
 	ctx := t.Context()
 	signer := must(GeneratePrivateKeySigner())(t)
@@ -186,17 +190,17 @@ func TestDatabaseLostAHundredTimes(t *testing.T) {
 	bot := open()
 	inbox := bot.InboxID()
 	chat := must(bob.DM(ctx, inbox))(t)
-	for n := range 100 {
+	for n := range losses {
 		check(t, bot.Close())
 		bot = open()
 		if bot.InboxID() != inbox {
 			t.Fatal("another inbox")
 		}
-		if n%10 != 9 {
-			continue
-		}
 		if got := installationsOf(t, url, inbox); !slices.Equal(got, []string{bot.InstallationID()}) {
 			t.Fatalf("after %d losses: %v", n+1, got)
+		}
+		if n%10 != 9 {
+			continue
 		}
 		check(t, chat.group.refresh(ctx)) // as before a message after 5 s
 		must(chat.SendText(ctx, "to the bot"))(t)
@@ -211,8 +215,12 @@ func TestDatabaseLostAHundredTimes(t *testing.T) {
 		}
 	}
 	state := must(bot.InboxStates(ctx, inbox))(t)[0]
-	if state.Updates != 101 || state.UpdatesLeft() != MaxInboxUpdates-101 || state.NearlyFull() || warned() != "" {
+	if state.Updates != 1+losses || state.UpdatesLeft() != MaxInboxUpdates-1-losses || state.NearlyFull() || warned() != "" {
 		t.Errorf("%d updates, %d left, nearly full: %v, logged: %q", state.Updates, state.UpdatesLeft(), state.NearlyFull(), warned())
+	}
+	if !proof {
+		check(t, bot.Close())
+		return
 	}
 	for range 98 {
 		check(t, bot.AddIdentifier(ctx, must(GeneratePrivateKeySigner())(t)))
@@ -227,10 +235,6 @@ func TestDatabaseLostAHundredTimes(t *testing.T) {
 	if state = must(bot.InboxStates(ctx, inbox))(t)[0]; !state.NearlyFull() || state.UpdatesLeft() != 56 || len(state.Installations) != 1 {
 		t.Errorf("%d updates, %d left, nearly full: %v", state.Updates, state.UpdatesLeft(), state.NearlyFull())
 	}
-	if !proof {
-		check(t, bot.Close())
-		return
-	}
 	for range 55 {
 		check(t, bot.AddIdentifier(ctx, must(GeneratePrivateKeySigner())(t)))
 	}
@@ -242,6 +246,33 @@ func TestDatabaseLostAHundredTimes(t *testing.T) {
 	}
 	if got := installationsOf(t, url, inbox); !slices.Equal(got, []string{bot.InstallationID()}) {
 		t.Errorf("in the end: %v", got)
+	}
+}
+
+// From 200 updates on there is a warning, once.
+func TestInboxNearlyFull(t *testing.T) {
+	url := startNode(t)
+	logger, warned := records(slog.LevelWarn)
+	c := must(NewClient(t.Context(), must(GeneratePrivateKeySigner())(t), WithNode(url), InMemory(), WithoutWorkers(), WithLogger(logger)))(t)
+	defer c.Close()
+	log := must(c.inboxes.known(c.InboxID()))(t)
+	for len(log.numbers) < MaxInboxUpdates {
+		last := len(log.numbers) - 1
+		log = &inboxLog{
+			numbers: append(log.numbers, log.numbers[last]+1),
+			times:   append(log.times, log.times[last]),
+			states:  append(log.states, log.states[last]),
+		}
+		c.inboxes.keep(c.InboxID(), log)
+		c.noteUpdates()
+		n := len(log.numbers)
+		state := newInboxState(log)
+		if state.UpdatesLeft() != 256-n || state.NearlyFull() != (n >= 200) || strings.Contains(warned(), "updates=200 left=56") != (n >= 200) {
+			t.Fatalf("%d updates: %d left, nearly full: %v, logged: %q", n, state.UpdatesLeft(), state.NearlyFull(), warned())
+		}
+	}
+	if lines := strings.Count(warned(), "\n"); lines != 1 {
+		t.Errorf("%d warnings", lines)
 	}
 }
 

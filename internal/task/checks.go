@@ -214,7 +214,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"Go", "every permission tried by who may and who may not, judged alike by both sides", stepOfficial, "interop", "TestGoPermissionRules|TestGoDMRules"},
 	{"Go", "every permission tried by who may and who may not, judged alike by both sides", stepOfficial, "interop", "TestGoPermissionRules"},
 	{"client", "installations revoked: one, several, all others, without a client, from the error at the limit", stepTests, "xmtp", "TestRevoke|TestInstallationLimit|TestDevicesRevokeEachOther"},
-	{"client", "a database lost a hundred times leaves one installation; warning at 200 updates", stepTests, "xmtp", "TestDatabaseLostAHundredTimes|TestReplacing"},
+	{"client", "a database lost over and over, a hundred times in proof, leaves one installation; warning at 200 updates", stepTests, "xmtp", "TestDatabaseLostAHundredTimes|TestReplacing|TestInboxNearlyFull"},
 	{"client", "what a revoked installation can do and notices; when installations are looked at; those that failed", stepTests, "xmtp", "TestRevokedInstallation|TestWhenInstallationsAreLookedAt|TestInstallationOutOfReach"},
 	{"client", "an older installation lets a new one into conversations", stepTests, "xmtp", "TestNewInstallationIsBroughtIn|TestWorkerBringsIn"},
 	{"client", "killed while devices are revoked, replaced, let in", stepTests, "xmtp", "TestCrashWhileReplacing|TestCrashWhileRevoking|TestCrashWhileDevicesMeet"},
