@@ -19,13 +19,19 @@ import (
 // Names of steps that the table of checks refers to.
 const (
 	stepTests    = "tests"
-	stepVectors  = "MLS vectors"
+	stepPlain    = "tests without the race detector"
 	stepOfficial = "official clients"
 )
 
-// testVectors is the one test that runs without the race detector: it computes on
-// one goroutine, and takes twelve times as long with it.
-const testVectors = "TestWorkingGroupVectors"
+// withoutRace are the tests that run without the race detector: they do one thing
+// after the other for long (cuts at every write, vectors, big requests), or measure
+// memory, and it makes them five to twelve times as slow or big. What they run, others
+// run under it. packagesWithoutRace is where they are.
+const withoutRace = "^Test(WorkingGroupVectors|Crash.*|PowerCut.*|RolledBack.*|FailedWrites?|DamagedStore|Sweep" +
+	"|RandomTalk|RandomWalk|Conversation|GroupMembersOutOfReach" +
+	"|S6|SubscribeStalled|S10|T4|T4_.*|T5|I8|I11|LongParts)$"
+
+var packagesWithoutRace = []string{"./mls", "./protocol", "./node", "./node/internal/index", "./xmtp", "./xmtp/internal/store"}
 
 // platforms are those that a release is built for; all of them without cgo.
 var platforms = []string{"linux/amd64", "windows/amd64", "darwin/arm64"}
@@ -43,7 +49,7 @@ func (r *runner) testSteps() ([]step, error) {
 		builds = append(builds, r.buildFor(platform))
 	}
 	return slices.Concat(builds, steps, []step{
-		r.vectors(),
+		r.plainTests(20 * time.Minute),
 		r.unitTests(20 * time.Minute),
 		r.officialClients(25 * time.Minute),
 	}), r.expect()
@@ -53,7 +59,7 @@ func (r *runner) proofSteps() ([]step, error) {
 	r.proof = true
 	return []step{
 		r.buildFor(runtime.GOOS + "/" + runtime.GOARCH),
-		r.vectors(),
+		r.plainTests(6 * time.Hour),
 		r.unitTests(6 * time.Hour),
 		r.fuzz(time.Minute, time.Hour),
 		r.speed(),
@@ -280,16 +286,26 @@ func (r *runner) sources(dir string, nested bool, each func(path string) error) 
 	})
 }
 
-func (r *runner) vectors() step {
-	return step{stepVectors, 10 * time.Minute, func(ctx context.Context) (string, error) {
-		return r.goTest(ctx, goCommand("test", "-json", "-vet=off", "-run", "^"+testVectors+"$", "./mls").with("CGO_ENABLED=0"))
+func (r *runner) plainTests(limit time.Duration) step {
+	return step{stepPlain, limit, func(ctx context.Context) (string, error) {
+		args := append([]string{"test", "-json", "-vet=off", "-timeout", limit.String(), "-run", withoutRace}, packagesWithoutRace...)
+		return r.goTest(ctx, r.longTier(goCommand(args...).with("CGO_ENABLED=0")))
 	}}
+}
+
+// longTier has tests do all of what they can in the long tier.
+func (r *runner) longTier(c command) command {
+	if !r.proof {
+		return c
+	}
+	c.args = slices.Insert(slices.Clone(c.args), 2, "-count=1")
+	return c.with("XMTP_PROOF=1")
 }
 
 // unitTests runs the module's other tests, with the race detector where there is one.
 func (r *runner) unitTests(limit time.Duration) step {
 	return step{stepTests, limit, func(ctx context.Context) (string, error) {
-		args := []string{"test", "-json", "-vet=off", "-timeout", limit.String(), "-skip", "^" + testVectors + "$"}
+		args := []string{"test", "-json", "-vet=off", "-timeout", limit.String(), "-skip", withoutRace}
 		env := []string{"CGO_ENABLED=0"}
 		note := ""
 		// The race detector's runtime is C on most systems. What is built
@@ -301,10 +317,7 @@ func (r *runner) unitTests(limit time.Duration) step {
 		} else {
 			note = ", race detector skipped: it needs a C compiler"
 		}
-		if r.proof {
-			args, env = append(args, "-count=1"), append(env, "XMTP_PROOF=1")
-		}
-		counted, err := r.goTest(ctx, goCommand(append(args, "./...")...).with(env...))
+		counted, err := r.goTest(ctx, r.longTier(goCommand(append(args, "./...")...).with(env...)))
 		return counted + note, err
 	}}
 }
@@ -321,10 +334,7 @@ func (r *runner) officialClients(limit time.Duration) step {
 			}
 		}
 		c := goCommand("test", "-json", "-vet=off", "-count=1", "-timeout", limit.String(), "./...").in("interop").with("CGO_ENABLED=0")
-		if r.proof {
-			c = c.with("XMTP_PROOF=1")
-		}
-		return r.goTest(ctx, c)
+		return r.goTest(ctx, r.longTier(c))
 	}}
 }
 
