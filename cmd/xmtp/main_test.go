@@ -66,6 +66,30 @@ type process struct {
 	addr string
 	log  strings.Builder // readable after wait
 	read chan struct{}   // closed when all of the log is there
+
+	mu   sync.Mutex
+	told map[string]chan struct{} // closed when a line has the text
+}
+
+// tells returns a channel that is closed when the node logs a line with the text.
+func (p *process) tells(text string) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := make(chan struct{})
+	p.told[text] = c
+	return c
+}
+
+func (p *process) note(line string) {
+	p.log.WriteString(line + "\n")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for text, c := range p.told {
+		if strings.Contains(line, text) {
+			close(c)
+			delete(p.told, text)
+		}
+	}
 }
 
 // start runs "xmtp node" and returns when it serves. Its log up to that goes to
@@ -78,13 +102,13 @@ func start(cmd *exec.Cmd) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{cmd: cmd, read: make(chan struct{})}
+	p := &process{cmd: cmd, read: make(chan struct{}), told: map[string]chan struct{}{}}
 	addr := make(chan string, 1)
 	go func() {
 		defer close(p.read)
 		scanner := bufio.NewScanner(stderr)
 		for scanner.Scan() {
-			p.log.WriteString(scanner.Text() + "\n")
+			p.note(scanner.Text())
 			if m := started.FindStringSubmatch(scanner.Text()); m != nil {
 				addr <- m[1]
 			}
