@@ -123,27 +123,38 @@ func (k *walk) wander() {
 		text := fmt.Sprintf("text %d", step)
 		switch what := k.random.IntN(60); {
 		case what < 18:
-			if actor.say(text) == nil && k.heard(actor) {
+			err := actor.say(text)
+			k.tell(step, actor, "says something", nil, err)
+			if err == nil && k.heard(actor) {
 				k.said[text] = actor
 			}
 		case what < 21:
+			k.tell(step, actor, "says something later", nil, nil)
 			actor.queue(text)
 		case what < 24:
 			if other != actor {
 				k.aside(actor, other, text)
 			}
 		case what < 26:
-			if actor != k.members[0] && actor.leave() == nil {
+			if actor == k.members[0] {
+				continue
+			}
+			err := actor.leave()
+			k.tell(step, actor, "asks to leave", nil, err)
+			if err == nil {
 				k.leaves++
 			}
 		case what < 27:
+			k.tell(step, actor, "starts again", nil, nil)
 			k.restart(actor)
 		default:
 			op := operations[k.random.IntN(len(operations))]
 			if op.name == "remove a member" && other == actor {
 				continue // leaving is something else
 			}
-			if actor.try(op, other.inboxID(), fmt.Sprintf("%s %d", op.name, step)) != nil {
+			err := actor.try(op, other.inboxID(), fmt.Sprintf("%s %d", op.name, step))
+			k.tell(step, actor, op.name, other, err)
+			if err != nil {
 				k.refused++ // not permitted, removed, or too old a state
 			}
 			if k.random.IntN(4) == 0 {
@@ -151,6 +162,16 @@ func (k *walk) wander() {
 			}
 		}
 	}
+}
+
+// tell logs a step, for whoever has to find out why a walk ended badly.
+func (k *walk) tell(step int, actor member, what string, whom member, err error) {
+	k.t.Helper()
+	result := "ok"
+	if err != nil {
+		result, _, _ = strings.Cut(err.Error(), "\n")
+	}
+	k.t.Logf("%d: member %d (%T, epoch %s) %s, %d: %s", step, slices.Index(k.members, actor), actor, actor.epoch(), what, slices.Index(k.members, whom), result)
 }
 
 // heard tells whether what the member just said must have arrived somewhere. Official
