@@ -295,10 +295,11 @@ func (m *officialMember) epoch() string {
 	var info struct {
 		Epoch       json.Number `json:"epoch"`
 		MaybeForked bool        `json:"maybeForked"`
+		ForkDetails string      `json:"forkDetails"`
 	}
 	m.view.Call(&info, "debugInfo")
 	if info.MaybeForked {
-		m.t.Error("they suspect a fork")
+		m.t.Errorf("%s suspects a fork: %s", m.client.Process.SDK, info.ForkDetails)
 	}
 	return info.Epoch.String()
 }

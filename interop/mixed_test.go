@@ -152,6 +152,12 @@ func (k *walk) wander() {
 			if op.name == "remove a member" && other == actor {
 				continue // leaving is something else
 			}
+			if o, theirs := other.(*officialMember); theirs && op.name == "add a member" {
+				// Let in again before it has noticed its removal, an official client
+				// up to 1.11 that sends a commit loses its way: it has read past the
+				// commit that the welcome belongs to, and doesn't go back.
+				_ = o.view.TryCall(nil, "sync")
+			}
 			err := actor.try(op, other.inboxID(), fmt.Sprintf("%s %d", op.name, step))
 			k.tell(step, actor, op.name, other, err)
 			if err != nil {
@@ -267,7 +273,10 @@ func (k *walk) compare() {
 	whole := gone(creator.transcript())
 	texts := creator.texts()
 	for i, m := range members {
-		tail := gone(sinceJoined(m.transcript(), m.inboxID()))
+		whole, tail := whole, gone(sinceJoined(m.transcript(), m.inboxID()))
+		if forgetful(creator) || forgetful(m) {
+			whole, tail = lasting(whole), lasting(tail)
+		}
 		sorted := cmpopts.SortSlices(func(a, b content.FieldChange) bool { return a.Name < b.Name })
 		if n := min(len(tail), len(whole)-1); n < 1 {
 			t.Errorf("member %d tells of %d changes", i, len(tail))
@@ -326,6 +335,22 @@ func sinceJoined(told []*content.GroupUpdated, own string) []*content.GroupUpdat
 		}
 	}
 	return told
+}
+
+// forgetful tells of official clients up to 1.9: when they are started again, they no
+// longer tell of what they themselves changed about disappearing messages.
+func forgetful(m member) bool {
+	o, theirs := m.(*officialMember)
+	return theirs && o.client.Process.SDK == official.Oldest
+}
+
+// lasting leaves out changes of disappearing messages.
+func lasting(told []*content.GroupUpdated) []*content.GroupUpdated {
+	return slices.DeleteFunc(slices.Clone(told), func(u *content.GroupUpdated) bool {
+		return len(u.Fields) > 0 && !slices.ContainsFunc(u.Fields, func(f content.FieldChange) bool {
+			return !strings.HasPrefix(f.Name, "message_disappear_")
+		})
+	})
 }
 
 // gone counts who left as removed: that he has asked for it know those only who were
