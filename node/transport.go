@@ -69,7 +69,10 @@ const windowsAddressInUse = syscall.Errno(10048)
 // listen opens the port of an option. Its connections leave the store the
 // descriptors that it needs.
 func listen(ctx context.Context, logger *slog.Logger, option, addr string) (net.Listener, error) {
-	var config net.ListenConfig
+	// Of dead peers pings tell, which gRPC and HTTP/2 send. TCP's own probes are sent once:
+	// with the timeout that gRPC gives sockets (pingTimeout), one that gets lost would end a
+	// connection that only had nothing to say.
+	config := net.ListenConfig{KeepAlive: -1}
 	port, err := config.Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) || (runtime.GOOS == "windows" && errors.Is(err, windowsAddressInUse)) {
 		err = ErrAddressInUse
