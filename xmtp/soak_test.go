@@ -176,7 +176,10 @@ func TestSoak(t *testing.T) {
 		busy.Go(func() { s.repeat(time.Duration(groups)*time.Second/4, func() { s.change(g) }) })
 	}
 	for _, r := range s.relays {
-		busy.Go(func() { s.repeat(min(5*time.Second, length/6), func() { s.interrupt(r) }) })
+		busy.Go(func() {
+			s.interrupt(r) // at least once, however short it is
+			s.repeat(5*time.Second, func() { s.interrupt(r) })
+		})
 	}
 	const samples = 12
 	var heaps [samples]uint64
