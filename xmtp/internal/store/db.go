@@ -67,6 +67,7 @@ type DB struct {
 	statements map[string]*sqlite3.Stmt
 	logPages   int
 	oldLog     bool  // the log may be one that a crash has left
+	lazy       bool  // the log is not synced with each transaction
 	inserted   int64 // the latest time of insertion, see [Tx.AddMessage]
 }
 

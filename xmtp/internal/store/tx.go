@@ -15,13 +15,23 @@ type Tx struct {
 
 // Update runs f in a transaction that is durable when Update returns nil, and
 // undone if f or the commit fails.
-func (db *DB) Update(f func(*Tx) error) error {
+func (db *DB) Update(f func(*Tx) error) error { return db.update(f, true) }
+
+// UpdateLazily is Update for what can be had again, as from the node: it outlives
+// the process, but a power cut may undo it, with all that was done lazily since the
+// last Update. The next Update, or Scrub, makes it durable.
+func (db *DB) UpdateLazily(f func(*Tx) error) error { return db.update(f, false) }
+
+func (db *DB) update(f func(*Tx) error, durable bool) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if db.conn == nil {
 		return ErrClosed
 	}
 	if err := db.settle(); err != nil {
+		return err
+	}
+	if err := db.synchronous(durable); err != nil {
 		return err
 	}
 	if err := db.run("BEGIN IMMEDIATE"); err != nil {
@@ -46,6 +56,22 @@ func (db *DB) Update(f func(*Tx) error) error {
 		// tried again with the next transaction.
 		_ = db.scrub()
 	}
+	return nil
+}
+
+// synchronous says whether the log is synced when a transaction ends.
+func (db *DB) synchronous(always bool) error {
+	if always == !db.lazy {
+		return nil
+	}
+	mode := "NORMAL"
+	if always {
+		mode = "FULL"
+	}
+	if err := db.conn.Exec("PRAGMA synchronous = " + mode); err != nil {
+		return fmt.Errorf("database: %w", translate(err))
+	}
+	db.lazy = !always
 	return nil
 }
 
