@@ -24,7 +24,7 @@ func (b *bench) manyConnections(ctx context.Context) error {
 	for i, n := range []int{many, few} {
 		data := b.folder(fmt.Sprint("connections-", n))
 		defer os.RemoveAll(data)
-		node, err := b.startNode(ctx, data)
+		node, err := startNode(ctx, b.xmtp, data)
 		if err != nil {
 			return err
 		}
@@ -169,7 +169,7 @@ func (b *bench) starts(ctx context.Context, data string) error {
 	for _, kind := range []string{"after a kill", "clean", "cold"} {
 		switch kind {
 		case "after a kill":
-			node, err := b.startNode(ctx, data)
+			node, err := startNode(ctx, b.xmtp, data)
 			if err != nil {
 				return err
 			}
@@ -185,7 +185,7 @@ func (b *bench) starts(ctx context.Context, data string) error {
 				return err
 			}
 		}
-		node, err := b.startNode(ctx, data)
+		node, err := startNode(ctx, b.xmtp, data)
 		if err != nil {
 			return err
 		}
@@ -213,7 +213,7 @@ func (b *bench) starts(ctx context.Context, data string) error {
 func (b *bench) warm(ctx context.Context, stores []store) error {
 	sides := make([]side, len(stores))
 	for i, s := range stores {
-		node, err := b.startNode(ctx, s.data)
+		node, err := startNode(ctx, b.xmtp, s.data)
 		if err != nil {
 			return err
 		}
@@ -262,7 +262,7 @@ func (b *bench) cold(ctx context.Context, stores []store) error {
 }
 
 func (b *bench) coldPages(ctx context.Context, s store) (perPage time.Duration, err error) {
-	node, err := b.startNode(ctx, s.data)
+	node, err := startNode(ctx, b.xmtp, s.data)
 	if err != nil {
 		return 0, err
 	}

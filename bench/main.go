@@ -5,6 +5,10 @@
 //	go run ./bench          what takes a few minutes
 //	go run ./bench -all     everything, with stores of 5 million messages
 //
+// and a client beside the official one (client.go):
+//
+//	go run ./bench client
+//
 // The node, the bare server and this program share the machine. What is measured
 // of the node and what it is compared with are measured in turns, so that whatever
 // else the machine does falls on both; the ratio is the median of those of the turns.
@@ -75,7 +79,16 @@ var measurements = []struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "client" {
+		exit(clientMain(os.Args[2:]))
+	}
 	b := &bench{}
+	flag.Usage = func() {
+		out := flag.CommandLine.Output()
+		fmt.Fprint(out, "Usage: bench [flags]          measures a node beside a bare gRPC server\n"+
+			"       bench client [flags]   measures our client beside the official one; -help tells more\n\n")
+		flag.PrintDefaults()
+	}
 	flag.BoolVar(&b.all, "all", false, "also what is big: 10,000 connections, a million messages on disk, a store of 5 million")
 	only := flag.String("run", ".", "`regexp` of the measurements to make: publish, latency, page, delivery, streams; connections, disk, big")
 	flag.StringVar(&b.dir, "dir", "", "`directory` for stores, on the file system to measure; the system's temporary one if empty. -all needs 8 GB there")
@@ -84,6 +97,9 @@ func main() {
 	flag.DurationVar(&b.turn, "turn", 2*time.Second, "how long a turn is")
 	echo := flag.Bool("echo", false, "be the bare server; for this program itself")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		exit(fmt.Errorf("what is %q? See -help", flag.Arg(0)))
+	}
 	if *echo {
 		exit(serveEcho())
 	}

@@ -82,7 +82,7 @@ func (b *bench) page(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(data)
-	node, err := b.startNode(ctx, data)
+	node, err := startNode(ctx, b.xmtp, data)
 	if err != nil {
 		return err
 	}

@@ -134,8 +134,8 @@ func startEcho(ctx context.Context) (*process, error) {
 }
 
 // startNode starts a node on a directory as an operator would, with metrics.
-func (b *bench) startNode(ctx context.Context, data string, flags ...string) (*process, error) {
-	command := exec.CommandContext(ctx, b.xmtp, append([]string{
+func startNode(ctx context.Context, program, data string, flags ...string) (*process, error) {
+	command := exec.CommandContext(ctx, program, append([]string{
 		"node", "--data", data, "--listen", "127.0.0.1:0", "--web-listen", "off", "--history-listen", "off",
 		"--metrics-listen", "127.0.0.1:0", "--log-format", "json",
 	}, flags...)...)

@@ -90,7 +90,7 @@ func inOrder(seen map[uint64]uint64, mark uint64) error {
 func (b *bench) withNode(ctx context.Context, name string, n int, do func(node *process, ours, bare connections) error) error {
 	data := b.folder(name)
 	defer os.RemoveAll(data)
-	node, err := b.startNode(ctx, data)
+	node, err := startNode(ctx, b.xmtp, data)
 	if err != nil {
 		return err
 	}

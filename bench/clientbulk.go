@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// backlog makes conversations with a new client of each party for each turn, and sends
+// so many texts in each, after all have joined if they are to know it before.
+func (b *clientBench) backlog(ctx context.Context, groups, texts int, joined bool) (clients [2][]account, ids []string, err error) {
+	var inboxes []string
+	for range b.rounds {
+		for _, p := range b.parties {
+			a, err := b.newClient(ctx, p)
+			if err != nil {
+				return clients, nil, err
+			}
+			clients[p] = append(clients[p], a)
+			inboxes = append(inboxes, a.inbox)
+		}
+	}
+	for range groups {
+		made, err := b.author.do(ctx, request{Op: "group", Users: inboxes})
+		if err != nil {
+			return clients, nil, err
+		}
+		ids = append(ids, made.ID)
+	}
+	if joined {
+		for _, a := range slices.Concat(clients[:]...) {
+			got, err := a.do(ctx, request{Op: "join"})
+			if err != nil {
+				return clients, nil, err
+			}
+			if err := expect("conversations", got.Count, groups); err != nil {
+				return clients, nil, err
+			}
+		}
+	}
+	for _, id := range ids {
+		if _, err := b.author.do(ctx, request{Op: "publish", Conversations: []string{id}, Tag: "pending", Count: texts, Size: 100}); err != nil {
+			return clients, nil, err
+		}
+	}
+	return clients, ids, nil
+}
+
+func (b *clientBench) syncOne(ctx context.Context) error {
+	row := b.compare("sync 10,000 messages in one group", rate, bound{atLeast: 5})
+	const texts = 10_000
+	clients, ids, err := b.backlog(ctx, 1, texts, true)
+	if err != nil {
+		return err
+	}
+	return b.alternate("sync one group", func(round int, p party) error {
+		a := clients[p][round]
+		got, err := a.do(ctx, request{Op: "sync", Conversations: ids})
+		if err != nil {
+			return err
+		}
+		row.addRate(p, texts, got.Took[0])
+		found, err := a.texts(ctx, ids...)
+		if err != nil {
+			return err
+		}
+		return expect("texts", found, texts)
+	})
+}
+
+func (b *clientBench) syncHundred(ctx context.Context) error {
+	const groups, each = 100, 100
+	rows := b.syncRows(groups * each)
+	if err := b.manyGroups(ctx, rows, groups, each); err != nil || !b.all {
+		return err
+	}
+	// Ours once more with ten times the history.
+	long := *b
+	long.rounds, long.parties = 1, []party{ours}
+	more := long.syncRows(10 * groups * each)
+	for _, r := range []*comparison{more.sync, more.list, more.empty, more.database} {
+		r.bound = bound{}
+	}
+	if err := long.manyGroups(ctx, more, groups, 10*each); err != nil {
+		return err
+	}
+	for _, pair := range [][2]*comparison{{rows.list, more.list}, {rows.empty, more.empty}} {
+		before, _ := pair[0].figure(ours)
+		after, _ := pair[1].figure(ours)
+		pair[1].note = fmt.Sprintf("%.2g x that of a tenth of the history", after/before)
+	}
+	b.rows = long.rows
+	b.clients = long.clients
+	return nil
+}
+
+type syncRows struct{ sync, list, empty, database *comparison }
+
+func (b *clientBench) syncRows(messages int) syncRows {
+	with := fmt.Sprintf("100 groups and %d,000 messages", messages/1000)
+	return syncRows{
+		b.compare("sync "+with, rate, bound{atLeast: 5}),
+		b.compare("list "+with, milliseconds, bound{atMost: 1. / 10}),
+		b.compare("empty sync-all, "+with, milliseconds, bound{atMost: 1. / 10}),
+		b.compare("database, "+with, bytesUnit, bound{atMost: 1 / 1.5}),
+	}
+}
+
+func (b *clientBench) manyGroups(ctx context.Context, rows syncRows, groups, each int) error {
+	clients, _, err := b.backlog(ctx, groups, each, false)
+	if err != nil {
+		return err
+	}
+	return b.alternate("sync 100 groups", func(round int, p party) error {
+		a := clients[p][round]
+		got, err := a.do(ctx, request{Op: "syncAll"})
+		if err != nil {
+			return err
+		}
+		rows.sync.addRate(p, groups*each, got.Took[0])
+		found, err := a.texts(ctx)
+		if err != nil {
+			return err
+		}
+		if err := expect("texts", found, groups*each); err != nil {
+			return err
+		}
+		var lists, syncs []time.Duration
+		for range 5 {
+			list, err := a.do(ctx, request{Op: "list"})
+			if err != nil {
+				return err
+			}
+			if err := expect("conversations", list.Count, groups); err != nil {
+				return err
+			}
+			empty, err := a.do(ctx, request{Op: "syncAll"})
+			if err != nil {
+				return err
+			}
+			lists, syncs = append(lists, list.Took[0]), append(syncs, empty.Took[0])
+		}
+		rows.list.addTimes(p, lists...)
+		rows.empty.addTimes(p, syncs...)
+		size, log, err := databaseSize(a.database)
+		rows.database.add(p, float64(size+log))
+		rows.database.note += fmt.Sprintf("%v %s + %s; ", p, bytesUnit.format(float64(size)), bytesUnit.format(float64(log)))
+		return err
+	})
+}
+
+// databaseSize is that of a SQLite database and of its write-ahead log.
+func databaseSize(path string) (size, log int64, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	size = info.Size()
+	if info, err = os.Stat(path + "-wal"); err == nil {
+		log = info.Size()
+	} else if os.IsNotExist(err) {
+		err = nil
+	}
+	return size, log, err
+}
+
+// stream measures how long after the node has numbered a message a stream delivers it.
+// The author publishes it for both.
+func (b *clientBench) stream(ctx context.Context) error {
+	p50 := b.compare("publish to delivery on a stream, p50", milliseconds, bound{atMost: 1. / 2})
+	p99 := b.compare("publish to delivery on a stream, p99", milliseconds, bound{atMost: 1. / 2})
+	clients, err := b.newClients(ctx)
+	if err != nil {
+		return err
+	}
+	var groups [2][]string
+	for _, p := range b.parties {
+		if groups[p], err = b.streaming(ctx, clients[p]); err != nil {
+			return err
+		}
+	}
+	const texts = 200
+	return b.alternate("stream", func(_ int, p party) error {
+		if _, err := b.author.do(ctx, request{Op: "send", Conversations: groups[p], Tag: "stream", Count: texts, Size: 100, Every: 8 * time.Millisecond}); err != nil {
+			return err
+		}
+		got, err := clients[p].do(ctx, request{Op: "streamed", Count: texts, Wait: 10 * time.Second})
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(expect("texts on the stream", got.Count, texts), expect("deliveries", len(got.At), texts)); err != nil {
+			return err
+		}
+		p50.addTimes(p, percentile(slices.Clone(got.Took), 0.5))
+		p99.addTimes(p, percentile(slices.Clone(got.Took), 0.99))
+		return nil
+	})
+}
+
+// streaming opens a stream of a client that is in a group with the author, and waits
+// until it delivers.
+func (b *clientBench) streaming(ctx context.Context, a account) (group []string, err error) {
+	made, err := b.author.do(ctx, request{Op: "group", Users: []string{a.inbox}})
+	if err != nil {
+		return nil, err
+	}
+	group = []string{made.ID}
+	if _, err := a.do(ctx, request{Op: "join"}); err != nil {
+		return nil, err
+	}
+	if _, err := a.do(ctx, request{Op: "stream"}); err != nil {
+		return nil, err
+	}
+	for range 50 {
+		if _, err := b.author.do(ctx, request{Op: "send", Conversations: group, Tag: "first", Count: 1}); err != nil {
+			return nil, err
+		}
+		got, err := a.do(ctx, request{Op: "streamed", Count: 1, Wait: 200 * time.Millisecond})
+		if err != nil {
+			return nil, err
+		}
+		if got.Count > 0 {
+			return group, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: the stream delivers nothing", errWrong)
+}
+
+// cut cuts the connection while texts come at a steady pace, and sees when they come
+// again and whether all do.
+func (b *clientBench) cut(ctx context.Context) error {
+	back := b.compare("2 s cut in a stream of 500 messages: back after", milliseconds, bound{absolute: 1e9})
+	missing := b.compare("2 s cut in a stream of 500 messages: not delivered live", plainUnit, bound{})
+	parties := []party{ours}
+	if b.all {
+		parties = b.parties
+	}
+	const texts = 500
+	for _, p := range parties {
+		proxy, err := startProxy(b.node.address)
+		if err != nil {
+			return err
+		}
+		defer proxy.stop()
+		a := b.newAccount(b.drivers[p])
+		a.url = proxy.url()
+		if err := a.open(ctx); err != nil {
+			return err
+		}
+		group, err := b.streaming(ctx, a)
+		if err != nil {
+			return err
+		}
+		progress("cut, %v", p)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := b.author.do(ctx, request{Op: "send", Conversations: group, Tag: "cut", Count: texts, Size: 100, Every: 10 * time.Millisecond})
+			sent <- err
+		}()
+		if err := pause(ctx, time.Second); err != nil {
+			return err
+		}
+		proxy.cut()
+		if err := pause(ctx, 2*time.Second); err != nil {
+			return err
+		}
+		proxy.mend()
+		mended := time.Now().UnixNano()
+		if err := <-sent; err != nil {
+			return err
+		}
+		wait := 10 * time.Second
+		if p == official {
+			wait = 75 * time.Second
+		}
+		got, err := a.do(ctx, request{Op: "streamed", Count: texts, Wait: wait})
+		if err != nil {
+			return err
+		}
+		missing.add(p, float64(texts-got.Count))
+		for _, at := range got.At {
+			if at > mended {
+				back.add(p, float64(at-mended))
+				break
+			}
+		}
+		if p == ours {
+			if err := errors.Join(expect("texts on the stream", got.Count, texts), expect("deliveries", len(got.At), texts)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

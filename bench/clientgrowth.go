@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// growth shows how operations grow with the size of the group and the length of its
+// history. Sending and receiving must not.
+func (b *clientBench) growth(ctx context.Context) error {
+	clients, err := b.newClients(ctx)
+	if err != nil {
+		return err
+	}
+	// All people are known from then on, to both.
+	for _, p := range b.parties {
+		if _, err := clients[p].do(ctx, request{Op: "group", Users: b.others}); err != nil {
+			return err
+		}
+	}
+	if err := b.bySize(ctx, clients); err != nil {
+		return err
+	}
+	return b.byHistory(ctx, clients, []int{100, 1_000, 10_000})
+}
+
+func (b *clientBench) longHistory(ctx context.Context) error {
+	long := *b
+	long.parties = []party{ours}
+	clients, err := long.newClients(ctx)
+	if err != nil {
+		return err
+	}
+	err = long.byHistory(ctx, clients, []int{100, 100_000})
+	b.rows, b.clients = long.rows, long.clients
+	return err
+}
+
+// bySize measures in groups of 2 to 250 members.
+func (b *clientBench) bySize(ctx context.Context, clients [2]account) error {
+	sizes := []int{2, 10, 50, 100, 250}
+	rows := map[string][]*comparison{}
+	for _, op := range []string{"send", "receive", "add", "remove"} {
+		for _, size := range sizes {
+			rows[op] = append(rows[op], b.compare(fmt.Sprintf("%s, %d members", op, size), milliseconds, bound{}))
+		}
+	}
+	for i, size := range sizes {
+		var groups [2][]string
+		for _, p := range b.parties {
+			// One of the members is added and removed.
+			made, err := clients[p].do(ctx, request{Op: "group", Users: append([]string{b.author.inbox}, b.others[:max(size-3, 0)]...)})
+			if err != nil {
+				return err
+			}
+			groups[p] = []string{made.ID}
+			if err := b.author.received(ctx, 0, made.ID); err != nil {
+				return err
+			}
+		}
+		if err := b.alternate(fmt.Sprintf("groups of %d", size), func(_ int, p party) error {
+			in, one := groups[p], b.others[248:249]
+			for range 2 {
+				if size > 2 {
+					got, err := clients[p].do(ctx, request{Op: "add", Conversations: in, Users: one})
+					if err != nil {
+						return err
+					}
+					if err := expect("members", got.Count, size); err != nil {
+						return err
+					}
+					rows["add"][i].addTimes(p, got.Took...)
+				}
+				if err := b.sendAndReceive(ctx, clients[p], p, in, rows["send"][i], rows["receive"][i]); err != nil {
+					return err
+				}
+				if size > 2 {
+					got, err := clients[p].do(ctx, request{Op: "remove", Conversations: in, Users: one})
+					if err != nil {
+						return err
+					}
+					rows["remove"][i].addTimes(p, got.Took...)
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	b.flat(rows["send"])
+	b.flat(rows["receive"])
+	b.rows = removeEmpty(b.rows)
+	return nil
+}
+
+// byHistory measures in groups with so many messages.
+func (b *clientBench) byHistory(ctx context.Context, clients [2]account, lengths []int) error {
+	rows := map[string][]*comparison{}
+	for _, op := range []string{"send", "receive"} {
+		for _, n := range lengths {
+			rows[op] = append(rows[op], b.compare(fmt.Sprintf("%s, after %d messages", op, n), milliseconds, bound{}))
+		}
+	}
+	var groups [2][]string
+	for _, p := range b.parties {
+		made, err := clients[p].do(ctx, request{Op: "group", Users: []string{b.author.inbox, b.others[0]}})
+		if err != nil {
+			return err
+		}
+		groups[p] = []string{made.ID}
+	}
+	have := [2]int{}
+	for i, n := range lengths {
+		for _, p := range b.parties {
+			if err := b.author.received(ctx, have[p], groups[p]...); err != nil {
+				return err
+			}
+			progress("history of %d, %v", n, p)
+			if _, err := b.author.do(ctx, request{Op: "publish", Conversations: groups[p], Tag: fmt.Sprint("history", n), Count: n - have[p], Size: 100}); err != nil {
+				return err
+			}
+			if err := clients[p].received(ctx, n, groups[p]...); err != nil {
+				return err
+			}
+			have[p] = n
+		}
+		if err := b.alternate(fmt.Sprintf("history of %d", n), func(_ int, p party) error {
+			have[p] += 2 * growthTexts
+			return b.sendAndReceive(ctx, clients[p], p, groups[p], rows["send"][i], rows["receive"][i])
+		}); err != nil {
+			return err
+		}
+	}
+	b.flat(rows["send"])
+	b.flat(rows["receive"])
+	return nil
+}
+
+const growthTexts = 20
+
+// sendAndReceive sends texts, and syncs as many of the author's, of which the time of
+// one is noted.
+func (b *clientBench) sendAndReceive(ctx context.Context, a account, p party, group []string, sends, receives *comparison) error {
+	got, err := a.do(ctx, request{Op: "send", Conversations: group, Tag: "growth", Count: growthTexts, Size: 100})
+	if err != nil {
+		return err
+	}
+	sends.addTimes(p, got.Took...)
+	before, err := a.texts(ctx, group...)
+	if err != nil {
+		return err
+	}
+	if _, err := b.author.do(ctx, request{Op: "publish", Conversations: group, Tag: "growth", Count: growthTexts, Size: 100}); err != nil {
+		return err
+	}
+	if got, err = a.do(ctx, request{Op: "sync", Conversations: group}); err != nil {
+		return err
+	}
+	receives.addTimes(p, got.Took[0]/growthTexts)
+	after, err := a.texts(ctx, group...)
+	if err != nil {
+		return err
+	}
+	return expect("texts", after-before, growthTexts)
+}
+
+// flat promises that the last of some rows is not much slower than the first. A
+// turn's times vary by a half, as all do that wait for a disk.
+func (b *clientBench) flat(rows []*comparison) {
+	first, last := rows[0], rows[len(rows)-1]
+	before, ok := first.figure(ours)
+	if !ok {
+		return
+	}
+	after, _ := last.figure(ours)
+	last.bound.absolute = 1.5 * before
+	last.note = fmt.Sprintf("ours %.2f x the first", after/before)
+	if theirs, ok := first.figure(official); ok {
+		now, _ := last.figure(official)
+		last.note += fmt.Sprintf(", official %.2f x", now/theirs)
+	}
+}
+
+// removeEmpty removes rows of which nothing was measured.
+func removeEmpty(rows []*comparison) (rest []*comparison) {
+	for _, r := range rows {
+		if len(r.turns[ours]) > 0 {
+			rest = append(rest, r)
+		}
+	}
+	return rest
+}
