@@ -37,6 +37,7 @@ type Client struct {
 	notices notices
 
 	deletions deletions
+	durables  durables
 
 	// welcoming serialises the processing of welcomes.
 	welcoming chan struct{}

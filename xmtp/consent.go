@@ -244,13 +244,12 @@ func (v *Conversation) SetConsent(state ConsentState) error {
 func (c *Client) StreamConsent(ctx context.Context) iter.Seq2[Consent, error] {
 	return follow(ctx, c, source[Consent]{
 		last: (*store.Tx).LastConsent,
-		from: func(tx *store.Tx, position int64, limit int) ([]item[Consent], error) {
-			rows, err := tx.ConsentsFrom(position, limit)
-			var list []item[Consent]
+		from: func(tx *store.Tx, position int64) (list []item[Consent], more bool, err error) {
+			rows, err := tx.ConsentsFrom(position, pageSize)
 			for _, row := range rows {
 				list = append(list, item[Consent]{row.Change, newConsent(row)})
 			}
-			return list, err
+			return list, len(rows) == pageSize, err
 		},
-	})
+	}, streamOptions{})
 }

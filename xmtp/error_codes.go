@@ -74,6 +74,7 @@ var reasons = []verdict{
 	{ErrDiskFull, "StorageError::DieselResult", true},
 	{ErrReadOnly, "StorageError::DieselResult", true},
 	{ErrStateRolledBack, "", false},
+	{ErrStreamInUse, "", false},
 	{ErrClosed, "", false},
 
 	{content.ErrNoType, "MissingContentTypeError", false},

@@ -64,6 +64,7 @@ var ofPackage = map[string]struct {
 	"ErrRemoved":              {ErrRemoved, "GroupError::GroupInactive", false},
 	"ErrRevoked":              {ErrRevoked, "", false},
 	"ErrStateRolledBack":      {ErrStateRolledBack, "", false},
+	"ErrStreamInUse":          {ErrStreamInUse, "", false},
 	"ErrSuperAdmin":           {ErrSuperAdmin, "GroupError::LeaveCantProcessed", false},
 	"ErrTooLong":              {ErrTooLong, "GroupError::TooManyCharacters", false},
 	"ErrTooManyInstallations": {ErrTooManyInstallations, "IdentityError::TooManyInstallations", false},

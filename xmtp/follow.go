@@ -15,6 +15,9 @@ type streamOptions struct {
 	kind       ConversationType
 	consent    []ConsentState
 	duplicates bool
+	fromStart  bool
+	durable    bool
+	name       string
 }
 
 func newStreamOptions(list []StreamOption) streamOptions {
@@ -42,6 +45,13 @@ func WithDuplicates() StreamOption {
 	return func(o *streamOptions) { o.duplicates = true }
 }
 
+// FromStart lets a stream begin with what the client has stored, oldest first by the
+// time when it was stored, rather than with what comes. A durable stream does so when
+// its name is used for the first time.
+func FromStart() StreamOption {
+	return func(o *streamOptions) { o.fromStart = true }
+}
+
 func (o streamOptions) filter() store.Filter {
 	return store.Filter{Kinds: o.kind.kinds(), Consent: numbers(o.consent)}
 }
@@ -54,41 +64,46 @@ func (o streamOptions) filter() store.Filter {
 //
 // Conversations that were denied are left out, as with official clients, unless
 // [WithConsent] says otherwise; [OfType] restricts it to groups or direct messages. A
-// direct message is one conversation: see [Client.DM].
+// direct message is one conversation: see [Client.DM]. With [FromStart] it begins
+// with what is stored, with [Durable] where it was left.
 //
-// Each stored message is yielded once. The connection is taken up again, from
-// where it was, as often as it is lost, without a word. The error, with which the
-// iteration ends, is ctx's, [ErrClosed], or the database's.
+// Each stored message is yielded once, whoever is slow: what the loop has not taken
+// yet is in the database. The connection is taken up again, from where it was, as
+// often as it is lost, without a word. The error, with which the iteration ends, is
+// ctx's, [ErrClosed], [ErrStreamInUse], or the database's.
 func (c *Client) StreamAllMessages(ctx context.Context, options ...StreamOption) iter.Seq2[*Message, error] {
 	o := newStreamOptions(options)
 	if len(o.consent) == 0 {
 		o.consent = wanted
 	}
-	return follow(ctx, c, messageSource(o.filter()))
+	return follow(ctx, c, messageSource("messages", o.filter()), o)
 }
 
 // StreamMessages is [Client.StreamAllMessages] for one conversation, whatever was
 // decided about it. A direct message brings those of all conversations that were, or
 // will be, made for it.
 func (v *Conversation) StreamMessages(ctx context.Context, options ...StreamOption) iter.Seq2[*Message, error] {
-	f := newStreamOptions(options).filter()
+	o := newStreamOptions(options)
+	f := o.filter()
+	scope := v.row.DM
 	if f.DM = v.row.DM; f.DM == "" {
 		f.Groups = [][]byte{v.row.ID}
+		scope = v.ID()
 	}
-	return follow(ctx, v.client, messageSource(f))
+	return follow(ctx, v.client, messageSource("messages of "+scope, f), o)
 }
 
-func messageSource(f store.Filter) source[*Message] {
+func messageSource(scope string, f store.Filter) source[*Message] {
 	return source[*Message]{
-		fed:  true,
-		last: (*store.Tx).LastRow,
-		from: func(tx *store.Tx, position int64, limit int) ([]item[*Message], error) {
-			rows, err := tx.MessagesFrom(position, f, limit)
-			var list []item[*Message]
+		scope: scope,
+		fed:   true,
+		last:  (*store.Tx).LastRow,
+		from: func(tx *store.Tx, position int64) (list []item[*Message], more bool, err error) {
+			rows, more, err := tx.MessagesFrom(position, f, pageSize)
 			for _, row := range rows {
 				list = append(list, item[*Message]{row.Row, newMessage(row)})
 			}
-			return list, err
+			return list, more, err
 		},
 	}
 }
@@ -97,31 +112,34 @@ func messageSource(f store.Filter) source[*Message] {
 // ends or the loop is left: those that others let us into, also for another time, and
 // those that this client creates. Of a direct message it is the first conversation
 // only, unless [WithDuplicates] is given. Consent doesn't matter unless
-// [WithConsent] is given. For connections and errors see [Client.StreamAllMessages].
+// [WithConsent] is given. For [FromStart] and [Durable], connections and errors see
+// [Client.StreamAllMessages].
 func (c *Client) StreamConversations(ctx context.Context, options ...StreamOption) iter.Seq2[*Conversation, error] {
 	o := newStreamOptions(options)
 	return follow(ctx, c, source[*Conversation]{
-		fed:  true,
-		last: (*store.Tx).LastArrival,
-		from: func(tx *store.Tx, position int64, limit int) ([]item[*Conversation], error) {
-			rows, err := tx.ArrivalsFrom(position, o.filter(), o.duplicates, limit)
-			var list []item[*Conversation]
+		scope: "conversations",
+		fed:   true,
+		last:  (*store.Tx).LastArrival,
+		from: func(tx *store.Tx, position int64) (list []item[*Conversation], more bool, err error) {
+			rows, err := tx.ArrivalsFrom(position, o.filter(), o.duplicates, pageSize)
 			for _, row := range rows {
 				list = append(list, item[*Conversation]{row.Row, c.conversation(row.Group)})
 			}
-			return list, err
+			return list, len(rows) == pageSize, err
 		},
-	})
+	}, o)
 }
 
 // source is something in the database that grows.
 type source[T any] struct {
+	// scope tells it from others whose streams may have the same name.
+	scope string
 	// fed tells that it takes streams of the node to grow.
 	fed bool
 	// last returns the position of what came last.
 	last func(tx *store.Tx) (int64, error)
-	// from returns up to limit items after a position, in order.
-	from func(tx *store.Tx, position int64, limit int) ([]item[T], error)
+	// from returns some items after a position, in order, and whether there may be more.
+	from func(tx *store.Tx, position int64) (list []item[T], more bool, err error)
 }
 
 type item[T any] struct {
@@ -129,56 +147,71 @@ type item[T any] struct {
 	value T
 }
 
-// follow yields what comes after what is there when it is called. Nothing waits for
-// who reads: what he has not read yet is in the database.
-func follow[T any](ctx context.Context, c *Client, s source[T]) iter.Seq2[T, error] {
-	var position int64
-	started := c.db.View(func(tx *store.Tx) (err error) {
-		position, err = s.last(tx)
-		return err
-	})
+// follow yields what comes after what is there when it is called, or what the options
+// say. Nothing waits for who reads: what he has not read yet is in the database.
+func follow[T any](ctx context.Context, c *Client, s source[T], o streamOptions) iter.Seq2[T, error] {
+	begin, started := c.beginning(s.scope, s.last, o)
 	return func(yield func(T, error) bool) {
-		var zero T
+		fail := func(err error) {
+			var zero T
+			yield(zero, fmt.Errorf("xmtp: stream: %w", err))
+		}
 		if started != nil {
-			yield(zero, fmt.Errorf("xmtp: stream: %w", started))
+			fail(started)
 			return
 		}
+		p, err := begin.enter()
+		if err != nil {
+			fail(err)
+			return
+		}
+		defer p.leave()
 		if s.fed {
 			defer c.live.use()()
 		}
-		for position := position; ; {
-			news := c.news.wait()
+		for {
+			news, decisions := c.news.wait(), c.db.Decisions()
 			var list []item[T]
+			var more bool
 			var last int64
 			err := c.db.View(func(tx *store.Tx) (err error) {
 				if last, err = s.last(tx); err != nil {
 					return err
 				}
-				list, err = s.from(tx, position, pageSize)
+				list, more, err = s.from(tx, p.at)
 				return err
 			})
 			if err != nil {
-				yield(zero, fmt.Errorf("xmtp: stream: %w", err))
+				fail(err)
 				return
 			}
 			for _, i := range list {
-				position = i.at
-				if !yield(i.value, nil) {
+				if c.db.Decisions() != decisions {
+					more = true // what the user has decided in the meantime counts
+					break
+				}
+				goOn := yield(i.value, nil)
+				if err := p.handled(i.at); err != nil && goOn {
+					fail(err)
+					return
+				}
+				if !goOn {
 					return
 				}
 			}
-			if len(list) == pageSize {
+			if more {
 				continue
 			}
 			// What is filtered out is not to be looked at again.
-			position = max(position, last)
+			p.at = max(p.at, last)
 			select {
 			case <-news:
 			case <-ctx.Done():
+				var zero T
 				yield(zero, ctx.Err())
 				return
 			case <-c.closing.Done():
-				yield(zero, fmt.Errorf("xmtp: stream: %w", ErrClosed))
+				fail(ErrClosed)
 				return
 			}
 		}

@@ -192,6 +192,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"client", "expired messages: gone from the database and the disk, told, streams undisturbed", stepTests, "xmtp", "TestExpired.*|TestStreamWhileMessagesAreDeleted"},
 	{"client", "consent: by itself, set, read, streamed", stepTests, "xmtp", "TestConsent.*|TestStreamConsent"},
 	{"client", "conversations: lists with filters, look-ups, streams by consent and type", stepTests, "xmtp", "TestConversation.*|TestStreamConversations|TestStreamsByConsentAndType"},
+	{"client", "durable streams: over restarts, breaks, panics and power cuts each message once, but the one that was cut off", stepTests, "xmtp", "TestDurableStream.*|TestStreamConsentInTheLoop"},
 	{"client", "duplicate direct messages are one", stepTests, "xmtp", "TestDuplicateDMs.*|TestThreeDMs.*|TestRepeatedChanges.*"},
 	{"client", "messages: sent without waiting, prepared, published later, tried again, idempotency keys, push", stepTests, "xmtp", "TestOptimistic.*|TestPreparedMessages|TestRefusedMessages|TestIdempotencyKey|TestSameText.*|TestWhatWakesDevices"},
 	{"client", "messages: every filter, order and count; pages that neither skip nor repeat", stepTests, "xmtp", "TestListing|TestPagesNeitherSkipNorRepeat"},

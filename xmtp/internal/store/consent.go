@@ -32,10 +32,18 @@ func (tx *Tx) Consent(kind int, entity string) (c Consent, found bool, err error
 // SetConsent stores a decision unless it is what was decided before. If it is to be
 // announced, it gets the next number.
 func (tx *Tx) SetConsent(c Consent, announce bool) error {
-	return tx.Exec("INSERT INTO consent ("+consentColumns+") VALUES (?1, ?2, ?3, ?4, iif(?5, (SELECT coalesce(max(change), 0) + 1 FROM consent), 0)) "+
+	err := tx.Exec("INSERT INTO consent ("+consentColumns+") VALUES (?1, ?2, ?3, ?4, iif(?5, (SELECT coalesce(max(change), 0) + 1 FROM consent), 0)) "+
 		"ON CONFLICT DO UPDATE SET state = excluded.state, at = excluded.at, change = iif(?5, excluded.change, change) WHERE state <> excluded.state",
 		c.Kind, c.Entity, c.State, c.At, announce)
+	if err == nil && tx.Changes() > 0 {
+		tx.db.decisions.Add(1)
+	}
+	return err
 }
+
+// Decisions grows whenever consent changes, so that who has read something by consent
+// knows whether to read again.
+func (db *DB) Decisions() int64 { return db.decisions.Load() }
 
 // Consents returns all decisions of a kind and, if any are given, in these states, in
 // the order of entities.

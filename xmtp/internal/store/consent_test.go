@@ -144,7 +144,7 @@ func TestFilters(t *testing.T) {
 			before[g.DM] = g.DM != ""
 		}
 		err = db.View(func(tx *Tx) error {
-			rows, err := tx.MessagesFrom(0, f, 100)
+			rows, _, err := tx.MessagesFrom(0, f, 100)
 			if err != nil {
 				return err
 			}

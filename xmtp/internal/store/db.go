@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gofrs/flock"
 	"github.com/ncruces/go-sqlite3"
@@ -69,6 +70,8 @@ type DB struct {
 	oldLog     bool  // the log may be one that a crash has left
 	lazy       bool  // the log is not synced with each transaction
 	inserted   int64 // the latest time of insertion, see [Tx.AddMessage]
+
+	decisions atomic.Int64 // see [DB.Decisions]
 }
 
 // Open opens the database or makes a new one.

@@ -74,16 +74,25 @@ func (tx *Tx) MembershipChanges(groups [][]byte, f func(content []byte) error) e
 		append(appendAny(nil, groups), KindMembershipChange), func(r Row) error { return f(r.Bytes(0)) })
 }
 
-// MessagesFrom returns up to limit published messages after a row, in the order of
-// arrival.
-func (tx *Tx) MessagesFrom(row int64, f Filter, limit int) (messages []Message, err error) {
+// streamedBytes is about how much content is read at once.
+const streamedBytes = 1 << 20
+
+// MessagesFrom returns published messages after a row, in the order of arrival: up to
+// limit, and no more once that is a MiB. There may be more of them if it says so.
+func (tx *Tx) MessagesFrom(row int64, f Filter, limit int) (messages []Message, more bool, err error) {
 	and, args := f.and([]any{row, Published})
+	size := 0
 	err = tx.Query("SELECT "+messageColumns+" FROM messages WHERE row > ? AND delivery = ? AND "+
 		"EXISTS (SELECT 1 FROM groups WHERE groups.id = messages.group_id"+and+") ORDER BY row LIMIT ?", append(args, limit), func(r Row) error {
-		messages = append(messages, scanMessage(r))
+		m := scanMessage(r)
+		messages = append(messages, m)
+		if size += len(m.Content); size >= streamedBytes || len(messages) == limit {
+			more = true
+			return errStop
+		}
 		return nil
 	})
-	return messages, err
+	return messages, more, err
 }
 
 // AddArrival notes that a group has come, also if it has come before.

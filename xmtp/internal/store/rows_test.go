@@ -73,7 +73,7 @@ func TestMessageRow(t *testing.T) {
 	// Row 2 went to the one that was there already.
 	want.Row, want.Number, want.Sent, want.Expires, want.Delivery = 3, 30, 40, 50, Published
 	update(t, db, func(tx *Tx) error {
-		got, err := tx.MessagesFrom(0, Filter{}, 10)
+		got, _, err := tx.MessagesFrom(0, Filter{}, 10)
 		if !cmp.Equal(got, []Message{want}) {
 			t.Error(cmp.Diff([]Message{want}, got))
 		}

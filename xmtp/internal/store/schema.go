@@ -240,6 +240,15 @@ var migrations = []string{
 	CREATE INDEX messages_inserted ON messages (group_id, inserted);
 	CREATE INDEX messages_expires ON messages (expires) WHERE expires IS NOT NULL;
 	`,
+	`
+	-- Where streams are that go on after a restart.
+	CREATE TABLE streams (
+		name     TEXT NOT NULL,          -- as the program has chosen it
+		scope    TEXT NOT NULL,          -- what is streamed: everything, or which conversation
+		position INTEGER NOT NULL,       -- row up to which everything was handled
+		PRIMARY KEY (name, scope)
+	) STRICT, WITHOUT ROWID;
+	`,
 }
 
 func (db *DB) migrate() error {
