@@ -212,7 +212,7 @@ func sooner(a, b time.Duration) time.Duration {
 // refresh looks at members' inboxes now.
 func (g *group) refresh(ctx context.Context) error {
 	var row int64
-	err := g.client.db.Update(func(tx *store.Tx) error {
+	err := g.client.db.UpdateLazily(func(tx *store.Tx) error {
 		stored, found, err := tx.Group(g.id)
 		if err != nil || !found {
 			return errors.Join(err, ErrNotFound)

@@ -147,7 +147,7 @@ func (g *group) syncNow(ctx context.Context) error {
 	if err != nil || row.Problem != "" || !visible(row) || g.client.now()-row.Checked <= int64(checkOnSync) {
 		return err
 	}
-	err = g.client.db.Update(func(tx *store.Tx) error {
+	err = g.client.db.UpdateLazily(func(tx *store.Tx) error {
 		row, _, err := tx.Group(g.id) // a sender may have come before
 		if err == nil {
 			_, err = g.putCheck(tx, row)

@@ -133,8 +133,15 @@ func saveState(tx *store.Tx, id []byte, changes []mls.Record) error {
 
 // update runs f in a transaction. What f has done to the MLS state counts only
 // if the transaction does: otherwise it is read from the database again.
-func (g *group) update(f func(*store.Tx) error) error {
-	err := g.client.db.Update(f)
+func (g *group) update(f func(*store.Tx) error) error { return g.reread(g.client.db.Update(f)) }
+
+// updateLazily is update for what the node tells again if a power cut undoes it.
+func (g *group) updateLazily(f func(*store.Tx) error) error {
+	return g.reread(g.client.db.UpdateLazily(f))
+}
+
+// reread lets the MLS state be read from the database again after a failed transaction.
+func (g *group) reread(err error) error {
 	if err != nil {
 		g.mls = nil
 	}

@@ -1,11 +1,13 @@
 package xmtp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -28,6 +30,8 @@ type inboxes struct {
 
 	mu   sync.Mutex
 	logs map[string]*inboxLog
+	// asked is when the node last told all that it knows of an inbox.
+	asked map[string]time.Time
 	// One download at a time for each inbox, so that entries are stored in order.
 	busy    map[string]chan struct{}
 	watches map[*installationWatch]struct{}
@@ -42,7 +46,7 @@ type inboxLog struct {
 }
 
 func newInboxes(db *store.DB, node *network.Node) *inboxes {
-	return &inboxes{db: db, node: node, logs: map[string]*inboxLog{}, busy: map[string]chan struct{}{}, watches: map[*installationWatch]struct{}{}}
+	return &inboxes{db: db, node: node, logs: map[string]*inboxLog{}, asked: map[string]time.Time{}, busy: map[string]chan struct{}{}, watches: map[*installationWatch]struct{}{}}
 }
 
 // latest returns the newest state and its number; nil and 0 for an inbox
@@ -110,13 +114,20 @@ func (x *inboxes) keep(inbox string, log *inboxLog) *inboxLog {
 	return log
 }
 
-// refresh downloads what is new of the inboxes.
+// transaction is one of a database, durable at once or lazily.
+type transaction func(*store.DB, func(*store.Tx) error) error
+
+// refresh downloads what is new of the inboxes and makes it durable.
 func (x *inboxes) refresh(ctx context.Context, ids ...string) error {
+	return x.fetch(ctx, (*store.DB).Update, ids)
+}
+
+func (x *inboxes) fetch(ctx context.Context, in transaction, ids []string) error {
 	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
 	for chunk := range slices.Chunk(ids, maxInboxesPerCall) {
-		group.Go(func() error { return x.download(ctx, chunk) })
+		group.Go(func() error { return x.download(ctx, in, chunk) })
 	}
 	return group.Wait()
 }
@@ -154,7 +165,7 @@ func (x *inboxes) release(ids []string) {
 }
 
 // download asks for the news of up to maxInboxesPerCall inboxes and stores it.
-func (x *inboxes) download(ctx context.Context, ids []string) error {
+func (x *inboxes) download(ctx context.Context, in transaction, ids []string) error {
 	release, err := x.reserve(ctx, ids)
 	if err != nil {
 		return err
@@ -171,6 +182,7 @@ func (x *inboxes) download(ctx context.Context, ids []string) error {
 		_, last := log.latest()
 		request.Requests = append(request.Requests, &identityapi.GetIdentityUpdatesRequest_Request{InboxId: id, SequenceId: last})
 	}
+	asked := time.Now()
 	response, err := x.node.Identity.GetIdentityUpdates(ctx, request)
 	if err != nil {
 		return fmt.Errorf("getting identity updates: %w", err)
@@ -178,70 +190,117 @@ func (x *inboxes) download(ctx context.Context, ids []string) error {
 	if len(response.Responses) != len(ids) {
 		return fmt.Errorf("the node answered %d times about %d inboxes", len(response.Responses), len(ids))
 	}
+	learned := make([]learnedLog, len(ids))
 	for i, answer := range response.Responses {
 		if answer.InboxId != ids[i] {
 			return fmt.Errorf("the node answered about inbox %.64q instead of %s", answer.InboxId, ids[i])
 		}
-		if err := x.add(ctx, ids[i], logs[ids[i]], answer.Updates); err != nil {
-			return err
-		}
+		learned[i] = learnedLog{inbox: ids[i], before: logs[ids[i]], log: logs[ids[i]]}
 	}
-	return nil
+	inParallel(len(ids), func(i int) { learned[i].judge(ctx, response.Responses[i].Updates, x.node) })
+	return x.add(in, learned, asked)
 }
 
 // ErrInvalidInbox is the verdict on an inbox whose log, as the node tells it,
 // breaks the rules.
 var ErrInvalidInbox = errors.New("xmtp: the inbox's log is not valid")
 
-// add verifies updates and stores those that the log can be extended by, up to
-// the first that it can't: groups may refer to what is before a bad one.
-func (x *inboxes) add(ctx context.Context, inbox string, log *inboxLog, updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog) error {
-	if len(updates) == 0 {
-		return nil
-	}
-	type entry struct {
-		number   uint64
-		verified []byte
-	}
-	entries := make([]entry, 0, len(updates))
-	before, _ := log.latest()
-	var invalid error
+// learnedLog is what an answer of the node adds to a log.
+type learnedLog struct {
+	inbox       string
+	before, log *inboxLog
+	verified    [][]byte // of the updates that log has and before has not
+	err         error    // why the rest is not in log
+}
+
+// judge verifies updates and extends the log by them, up to the first by which it
+// can't be: groups may refer to what is before a bad one.
+func (l *learnedLog) judge(ctx context.Context, updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog, verifier identity.ContractVerifier) {
 	for _, u := range updates {
-		longer := log
-		update, err := verifyUpdate(ctx, inbox, u.Update, x.node)
+		longer := l.log
+		update, err := verifyUpdate(ctx, l.inbox, u.Update, verifier)
 		if err == nil {
-			longer, err = log.extend(u.SequenceId, update)
+			longer, err = l.log.extend(u.SequenceId, update)
 		}
 		if errors.Is(err, identity.ErrVerifierUnavailable) || ctx.Err() != nil {
-			return fmt.Errorf("inbox %s: %w", inbox, err)
+			l.err = fmt.Errorf("inbox %s: %w", l.inbox, err)
+			return
 		}
 		if err != nil {
-			invalid = fmt.Errorf("%w: %s: %w", ErrInvalidInbox, inbox, err)
-			break
+			l.err = fmt.Errorf("%w: %s: %w", ErrInvalidInbox, l.inbox, err)
+			return
 		}
 		verified, err := update.MarshalBinary()
 		if err != nil {
-			return fmt.Errorf("inbox %s: %w", inbox, err)
+			l.err = fmt.Errorf("inbox %s: %w", l.inbox, err)
+			return
 		}
-		entries = append(entries, entry{u.SequenceId, verified})
-		log = longer
+		l.verified = append(l.verified, verified)
+		l.log = longer
 	}
+}
+
+// add stores what was learned from an answer to what was asked then. The error is
+// the database's, or that of a log.
+func (x *inboxes) add(in transaction, learned []learnedLog, asked time.Time) error {
 	store := func(tx *store.Tx) error {
-		for _, e := range entries {
-			if err := tx.Exec("INSERT INTO identity_updates (inbox, number, verified) VALUES (?, ?, ?)", inbox, e.number, e.verified); err != nil {
-				return err
+		for _, l := range learned {
+			for i, verified := range l.verified {
+				number := l.log.numbers[len(l.before.numbers)+i]
+				if err := tx.Exec("INSERT INTO identity_updates (inbox, number, verified) VALUES (?, ?, ?)", l.inbox, number, verified); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	}
-	if x.db != nil {
-		if err := x.db.Update(store); err != nil {
+	if x.db != nil && slices.ContainsFunc(learned, func(l learnedLog) bool { return len(l.verified) > 0 }) {
+		if err := in(x.db, store); err != nil {
 			return err
 		}
 	}
-	x.keep(inbox, log)
-	x.changed(inbox, before, log)
-	return invalid
+	var unavailable, invalid error
+	for _, l := range learned {
+		if len(l.verified) > 0 {
+			before, _ := l.before.latest()
+			x.keep(l.inbox, l.log)
+			x.changed(l.inbox, before, l.log)
+		}
+		switch {
+		case l.err == nil:
+			x.note(l.inbox, asked)
+		case errors.Is(l.err, ErrInvalidInbox):
+			invalid = cmp.Or(invalid, l.err)
+		default:
+			unavailable = cmp.Or(unavailable, l.err)
+		}
+	}
+	return cmp.Or(unavailable, invalid)
+}
+
+// note remembers when all was known of an inbox that the node tells.
+func (x *inboxes) note(inbox string, asked time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.asked[inbox] = asked
+}
+
+// sinceKey is the key of a context's value, see since.
+type sinceKey struct{}
+
+// since lets a call look up inboxes several times without asking the node again:
+// what it told after now is news enough.
+func since(ctx context.Context) context.Context {
+	return context.WithValue(ctx, sinceKey{}, time.Now())
+}
+
+// fresh tells whether the news of an inbox are known, as far as the context asks
+// for them.
+func (x *inboxes) fresh(ctx context.Context, inbox string) bool {
+	begun, ok := ctx.Value(sinceKey{}).(time.Time)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return ok && !x.asked[inbox].Before(begun)
 }
 
 // verifyUpdate checks signatures, and that the update is one of the inbox that was asked for.
@@ -267,12 +326,13 @@ func (x *inboxes) InboxStates(ctx context.Context, at []protocol.Position) ([]pr
 		if err != nil {
 			return nil, err
 		}
-		if _, last := log.latest(); last < p.SequenceID {
+		_, last := log.latest()
+		if last < p.SequenceID && !(p.SequenceID == protocol.Latest && x.fresh(ctx, p.InboxID)) {
 			stale = append(stale, p.InboxID)
 		}
 	}
 	invalid := map[string]error{}
-	if err := x.refresh(ctx, stale...); errors.Is(err, ErrInvalidInbox) {
+	if err := x.fetch(ctx, (*store.DB).UpdateLazily, stale); errors.Is(err, ErrInvalidInbox) {
 		// Which one it was: ask for each alone, so that the others are known.
 		for _, id := range stale {
 			if err := x.refresh(ctx, id); errors.Is(err, ErrInvalidInbox) {

@@ -124,18 +124,21 @@ func (c *Client) fetchKeyPackages(ctx context.Context, of []protocol.Actor) (map
 		return nil, nil, fmt.Errorf("the node answered with %d key packages for %d installations", len(response.KeyPackages), len(asked))
 	}
 	now := c.options.now()
-	for i, a := range asked {
+	infos, errs := make([]*identity.KeyPackageInfo, len(asked)), make([]error, len(asked))
+	inParallel(len(asked), func(i int) {
 		encoded := response.KeyPackages[i].GetKeyPackageTlsSerialized()
 		if len(encoded) == 0 {
-			reasons[a.Installation] = ErrNoKeyPackage
-			continue
+			errs[i] = ErrNoKeyPackage
+			return
 		}
-		info, err := protocol.CheckKeyPackage(encoded, a, now)
-		if err != nil {
-			reasons[a.Installation] = err
-			continue
+		infos[i], errs[i] = protocol.CheckKeyPackage(encoded, asked[i], now)
+	})
+	for i, a := range asked {
+		if errs[i] != nil {
+			reasons[a.Installation] = errs[i]
+		} else {
+			packages[a.Installation] = infos[i]
 		}
-		packages[a.Installation] = info
 	}
 	for id, reason := range reasons {
 		c.options.logger.Info("installation without a usable key package", "installation", id, "reason", reason)

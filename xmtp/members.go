@@ -77,6 +77,7 @@ func (c *Client) newGroup(ctx context.Context, o GroupOptions, users []string) (
 	if err := checkSize(state.Membership, ids); err != nil {
 		return nil, err
 	}
+	ctx = since(ctx)
 	if err := c.checkInboxes(ctx, ids); err != nil {
 		return nil, err
 	}
@@ -117,18 +118,32 @@ func (c *Client) checkInboxes(ctx context.Context, ids []string) error {
 
 // create makes a group of one and lets the others in by its first commit.
 func (c *Client) create(ctx context.Context, state *protocol.GroupState, others []string) (*Conversation, error) {
-	extensions, err := state.Extensions()
+	row, intent, err := c.begin(ctx, state, others)
 	if err != nil {
 		return nil, err
+	}
+	c.news.publish()
+	c.live.changed()
+	v := c.conversation(row)
+	return v, v.group.settle(ctx, intent)
+}
+
+// begin makes a group of one and puts it into the outbox that the others are to be
+// let in.
+func (c *Client) begin(ctx context.Context, state *protocol.GroupState, others []string) (row store.Group, intent int64, err error) {
+	extensions, err := state.Extensions()
+	if err != nil {
+		return row, 0, err
 	}
 	id := newGroupID()
 	pending, err := mls.New(id, c.mlsClient(), extensions, c.mlsConfig())
 	if err != nil {
-		return nil, err
+		return row, 0, err
 	}
+	defer pending.Discard()
 	g := c.groups.get(id)
 	now := c.now()
-	row := store.Group{
+	row = store.Group{
 		ID: id, Kind: int(state.Metadata.Type), DM: dmID(state), Creator: c.inboxID, Adder: c.inboxID,
 		Membership: membershipAllowed, Created: now, Rotated: now,
 	}
@@ -136,8 +151,11 @@ func (c *Client) create(ctx context.Context, state *protocol.GroupState, others 
 		self := protocol.Actor{InboxID: c.inboxID, Installation: c.installation}
 		return g.logBeginning(tx, commitCreation, pending.Result().Epoch(), pending.Result().EpochAuthenticator(), self)
 	}
-	var intent int64
-	err = c.db.Update(func(tx *store.Tx) error {
+	if err := g.acquire(ctx); err != nil {
+		return row, 0, err
+	}
+	defer g.release()
+	err = c.db.UpdateLazily(func(tx *store.Tx) error {
 		if err := errors.Join(tx.PutGroup(row), saveState(tx, id, pending.Changes()), begun(tx)); err != nil {
 			return err
 		}
@@ -150,14 +168,11 @@ func (c *Client) create(ctx context.Context, state *protocol.GroupState, others 
 		return err
 	})
 	if err != nil {
-		pending.Discard()
-		return nil, err
+		return row, 0, err
 	}
-	// The state is read from the database when it is needed.
-	pending.Done()
-	c.news.publish()
-	c.live.changed()
-	return c.conversation(row), g.settle(ctx, intent)
+	// Nothing can be in its log yet.
+	g.mls, g.caughtUp = pending.Done(), true
+	return row, intent, nil
 }
 
 // AddMembers lets users in, given by inbox ids or Ethereum addresses. Who is in

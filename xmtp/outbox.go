@@ -14,12 +14,9 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/go-xmtp/go-xmtp/identity"
 	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
-	"github.com/go-xmtp/go-xmtp/proto/gen/mlscontents"
 	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
@@ -48,7 +45,6 @@ const (
 const (
 	maxBatchMessages = 100
 	maxBatchBytes    = 8 << 20
-	maxWelcomes      = 50
 )
 
 // messageIntent is the intent of a message.
@@ -62,19 +58,6 @@ type messageIntent struct {
 // not be added before.
 type membershipIntent struct {
 	Add, Remove []string `json:",omitempty"`
-}
-
-// invitation is what is needed to let new members in once their commit is merged.
-type invitation struct {
-	Welcome []byte
-	To      []invitee
-}
-
-type invitee struct {
-	Installation []byte
-	Algorithm    int32
-	Key          []byte
-	Pointer      bool `json:",omitempty"` // it takes one
 }
 
 // enqueue puts an intent into the outbox for a caller who waits for it, with settle.
@@ -151,7 +134,8 @@ func (g *group) settle(ctx context.Context, row int64) error {
 	if outcome := g.outcomes.take(row); done {
 		return outcome
 	}
-	return err
+	// What is not carried out yet may have been put into the outbox lazily.
+	return errors.Join(err, g.client.db.Scrub())
 }
 
 func (g *group) work(ctx context.Context, row int64) (done bool, err error) {
@@ -493,12 +477,7 @@ func (g *group) makeCommit(ctx context.Context, intent *store.Intent) (made bool
 	} else if err != nil {
 		return false, err
 	}
-	if commit.Welcome != nil {
-		intent.After, err = json.Marshal(newInvitation(commit.Welcome, commit.Staged.Added, members.packages))
-		if err != nil {
-			return false, err
-		}
-	}
+	intent.After = commit.Welcome
 	hash := sha256.Sum256(commit.Message)
 	key := g.client.hmac.Key(g.id, protocol.HMACEpoch(g.client.options.now()))
 	intent.State, intent.Payload, intent.Hash, intent.Epoch = stateMade, commit.Message, hash[:], state.Epoch()
@@ -603,108 +582,6 @@ func (g *group) putCheck(tx *store.Tx, row store.Group) (intent int64, err error
 		return 0, err
 	}
 	return g.put(tx, intentMembership, membershipIntent{}, nil)
-}
-
-func newInvitation(welcome []byte, added []mls.Member, packages map[identity.Identifier]*identity.KeyPackageInfo) invitation {
-	v := invitation{Welcome: welcome}
-	for _, m := range added {
-		id := identity.Installation(m.LeafNode.SignatureKey())
-		info := packages[id]
-		if info == nil {
-			continue // not added by us
-		}
-		wrapper, err := info.WelcomeWrapper()
-		if err != nil {
-			continue // was refused as unusable before
-		}
-		v.To = append(v.To, invitee{id.Bytes(), int32(wrapper.Algorithm), wrapper.PublicKey, protocol.TakesPointers(info)})
-	}
-	return v
-}
-
-// pointersFrom is how many installations that take pointers it needs for them to
-// share a welcome: as many as with the official client.
-const pointersFrom = 3
-
-// welcomes wraps the welcomes of a commit that has become part of the log. If some
-// share one, that is the first.
-func (v invitation) welcomes(commit uint64) ([]byte, error) {
-	request := &mlsapi.SendWelcomeMessagesRequest{}
-	capable := 0
-	for _, to := range v.To {
-		if to.Pointer {
-			capable++
-		}
-	}
-	var pointer *protocol.WelcomePointer
-	if capable >= pointersFrom {
-		shared, p, err := protocol.ShareWelcome(v.Welcome, commit)
-		if err != nil {
-			return nil, err
-		}
-		request.Messages, pointer = append(request.Messages, shared), p
-	}
-	for _, to := range v.To {
-		installation := identity.Installation(to.Installation)
-		wrapper := identity.WelcomeWrapper{Algorithm: mlscontents.WelcomeWrapperAlgorithm(to.Algorithm), PublicKey: to.Key}
-		var message *mlsapi.WelcomeMessageInput
-		var err error
-		if to.Pointer && pointer != nil {
-			message, err = pointer.Wrap(installation, wrapper)
-		} else {
-			message, err = protocol.WrapWelcome(v.Welcome, commit, installation, wrapper)
-		}
-		if err != nil {
-			return nil, err
-		}
-		request.Messages = append(request.Messages, message)
-	}
-	return proto.Marshal(request)
-}
-
-// inRequests splits welcomes into requests that a node takes.
-func inRequests(messages []*mlsapi.WelcomeMessageInput) [][]*mlsapi.WelcomeMessageInput {
-	var requests [][]*mlsapi.WelcomeMessageInput
-	size := 0
-	for i, m := range messages {
-		n := proto.Size(m)
-		if i == 0 || len(requests[len(requests)-1]) == maxWelcomes || size+n > maxBatchBytes {
-			requests, size = append(requests, nil), 0
-		}
-		last := &requests[len(requests)-1]
-		*last, size = append(*last, m), size+n
-	}
-	return requests
-}
-
-// welcome sends the welcomes of commits that have been merged.
-func (g *group) welcome(ctx context.Context) error {
-	var intents []store.Intent
-	err := g.client.db.View(func(tx *store.Tx) (err error) {
-		intents, err = tx.Intents(g.id, maxBatchMessages)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, i := range intents {
-		if i.State != stateCommitted {
-			continue
-		}
-		var request mlsapi.SendWelcomeMessagesRequest
-		if err := proto.Unmarshal(i.After, &request); err != nil {
-			return fmt.Errorf("stored welcomes: %w", err)
-		}
-		for _, messages := range inRequests(request.Messages) {
-			if _, err := g.client.node.MLS.SendWelcomeMessages(ctx, &mlsapi.SendWelcomeMessagesRequest{Messages: messages}); err != nil {
-				return fmt.Errorf("sending welcomes: %w", err)
-			}
-		}
-		if err := g.client.db.Update(func(tx *store.Tx) error { return tx.DeleteIntent(i.Row) }); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // jitter returns between half of d and all of it, so that not all who wait for

@@ -3,11 +3,12 @@ package xmtp
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/go-xmtp/go-xmtp/content"
 	"github.com/go-xmtp/go-xmtp/mls"
@@ -318,12 +319,24 @@ func (g *group) applyHandshake(ctx context.Context, m *mlsapi.GroupMessage_V1) e
 	if err != nil {
 		return err // not known yet: the commit comes again
 	}
+	var welcomes []byte
+	if own && len(intent.After) > 0 {
+		// They are wrapped once, so that they are the same however often they have to be sent.
+		request, err := wrapWelcomes(intent.After, staged, m.Id)
+		if err == nil {
+			welcomes, err = proto.Marshal(request)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	before := state.EpochAuthenticator()
-	err = g.update(func(tx *store.Tx) error {
+	// It is in the log, which is read again if this is lost.
+	err = g.updateLazily(func(tx *store.Tx) error {
 		if err := saveState(tx, g.id, pending.Changes()); err != nil {
 			return err
 		}
-		return errors.Join(g.logApplied(tx, m.Id, before, staged, change), g.storeChange(tx, m, staged, change, intent, own))
+		return errors.Join(g.logApplied(tx, m.Id, before, staged, change), g.storeChange(tx, m, staged, change, intent, own, welcomes))
 	})
 	if err != nil {
 		return err
@@ -337,7 +350,7 @@ func (g *group) applyHandshake(ctx context.Context, m *mlsapi.GroupMessage_V1) e
 }
 
 // storeChange stores what follows from a commit besides the MLS state.
-func (g *group) storeChange(tx *store.Tx, m *mlsapi.GroupMessage_V1, staged *mls.StagedCommit, change *protocol.Change, intent store.Intent, own bool) error {
+func (g *group) storeChange(tx *store.Tx, m *mlsapi.GroupMessage_V1, staged *mls.StagedCommit, change *protocol.Change, intent store.Intent, own bool, welcomes []byte) error {
 	row, found, err := tx.Group(g.id)
 	if err != nil || !found {
 		return errors.Join(err, ErrNotFound)
@@ -356,7 +369,7 @@ func (g *group) storeChange(tx *store.Tx, m *mlsapi.GroupMessage_V1, staged *mls
 		return err
 	}
 	if own {
-		if err := g.settleCommit(tx, intent, m.Id); err != nil {
+		if err := g.settleCommit(tx, intent, welcomes); err != nil {
 			return err
 		}
 	}
@@ -408,21 +421,12 @@ func (g *group) storeMembers(tx *store.Tx, staged *mls.StagedCommit, change *pro
 	return left, errors.Join(errs...)
 }
 
-// settleCommit notes that our commit is in the log. Its welcomes are wrapped now,
-// so that they are the same however often they have to be sent.
-func (g *group) settleCommit(tx *store.Tx, intent store.Intent, number uint64) error {
-	if len(intent.After) == 0 {
+// settleCommit notes that our commit is in the log, and what welcomes are to be sent.
+func (g *group) settleCommit(tx *store.Tx, intent store.Intent, welcomes []byte) error {
+	if len(welcomes) == 0 {
 		return tx.DeleteIntent(intent.Row)
 	}
-	var v invitation
-	if err := json.Unmarshal(intent.After, &v); err != nil {
-		return fmt.Errorf("stored invitation: %w", err)
-	}
-	welcomes, err := v.welcomes(number)
-	if err != nil {
-		return err
-	}
-	intent.State, intent.After, intent.Hash = stateCommitted, welcomes, nil
+	intent.State, intent.After, intent.Hash, intent.Payload = stateCommitted, welcomes, nil, nil
 	return tx.SetIntent(intent)
 }
 

@@ -305,7 +305,8 @@ func edit(list, add, remove []string) []string {
 // change puts the intent of a commit into the outbox and works until it is done.
 func (v *Conversation) change(ctx context.Context, kind int, intent any) error {
 	var row int64
-	err := v.client.db.Update(func(tx *store.Tx) error {
+	// It becomes durable with its commit, or with the error that it has none yet.
+	err := v.client.db.UpdateLazily(func(tx *store.Tx) error {
 		stored, found, err := tx.Group(v.row.ID)
 		if err != nil || !found {
 			return errors.Join(err, ErrNotFound)
