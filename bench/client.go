@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -38,7 +39,7 @@ type clientBench struct {
 	xmtp     string
 	rounds   int
 	all      bool
-	profiles []string // flags for our process
+	profiles map[string]string // of our measured processes: files by flag
 
 	modules, nodeJS string // of the official SDK; empty if it isn't measured
 
@@ -111,8 +112,8 @@ func clientMain(args []string) error {
 	asJSON := flags.Bool("json", false, "print the table as JSON, one row a line")
 	dir := flags.String("dir", "", "`directory` for databases and stores, on the file system to measure; the system's temporary one if empty")
 	flags.StringVar(&b.xmtp, "xmtp", "", "the `program` that is the node; built from this repository if empty")
-	cpu := flags.String("cpuprofile", "", "`file` for a CPU profile of our measured process")
-	heap := flags.String("memprofile", "", "`file` for a profile of all allocations of our measured process")
+	cpu := flags.String("cpuprofile", "", "`file` for a CPU profile of our measured process; if there are several measurements, their names are added to its")
+	heap := flags.String("memprofile", "", "`file` for a profile of all allocations there, likewise")
 	serve := flags.Bool("serve", false, "be the measured process of our client; for this program itself")
 	_ = flags.Parse(args) // which exits on errors
 	if flags.NArg() > 0 {
@@ -123,11 +124,7 @@ func clientMain(args []string) error {
 	if *serve {
 		return serveClients(ctx, *cpu, *heap)
 	}
-	for name, file := range map[string]string{"cpuprofile": *cpu, "memprofile": *heap} {
-		if file != "" {
-			b.profiles = append(b.profiles, "-"+name, file)
-		}
-	}
+	b.profiles = map[string]string{"-cpuprofile": *cpu, "-memprofile": *heap}
 	selected, err := regexp.Compile(*only)
 	if err != nil {
 		return err
@@ -179,33 +176,52 @@ func (b *clientBench) measure(ctx context.Context, selected *regexp.Regexp, dir 
 		return err
 	}
 	b.others = made.IDs
-	for _, s := range b.parties {
-		if s == ours {
-			b.drivers[s], err = b.startOurs(ctx, b.profiles...)
-		} else {
-			b.drivers[s], err = b.startOfficial(ctx)
-		}
-		if err != nil {
-			return err
-		}
-		defer b.drivers[s].stop()
-	}
-	found := false
+	var chosen []clientMeasurement
 	for _, m := range clientMeasurements {
-		if m.long && !b.all || !selected.MatchString(m.name) {
-			continue
+		if (b.all || !m.long) && selected.MatchString(m.name) {
+			chosen = append(chosen, m)
 		}
-		found = true
+	}
+	if len(chosen) == 0 {
+		return fmt.Errorf("nothing to measure is called %s", selected)
+	}
+	for _, m := range chosen {
 		begin := time.Now()
-		if err := m.run(b, ctx); err != nil {
+		if err := b.one(ctx, m, len(chosen) == 1); err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
 		progress("%s took %v, load %s", m.name, time.Since(begin).Round(100*time.Millisecond), load())
 	}
-	if !found {
-		return fmt.Errorf("nothing to measure is called %s", selected)
-	}
 	return nil
+}
+
+// one makes a measurement with new processes, so that no clients of an earlier one are in
+// the way.
+func (b *clientBench) one(ctx context.Context, m clientMeasurement, only bool) error {
+	for _, p := range b.parties {
+		var err error
+		if p == official {
+			b.drivers[p], err = b.startOfficial(ctx)
+		} else {
+			var flags []string
+			for name, file := range b.profiles {
+				if file == "" {
+					continue
+				}
+				if !only {
+					extension := filepath.Ext(file)
+					file = strings.TrimSuffix(file, extension) + "." + m.name + extension
+				}
+				flags = append(flags, name, file)
+			}
+			b.drivers[p], err = b.startOurs(ctx, flags...)
+		}
+		if err != nil {
+			return err
+		}
+		defer b.drivers[p].stop()
+	}
+	return m.run(b, ctx)
 }
 
 func (b *clientBench) url() string { return "http://" + b.node.address }
@@ -257,6 +273,8 @@ const (
 type bound struct {
 	atMost, atLeast float64 // of ours to the official client's
 	absolute        float64 // of ours, in the unit of the figure; at most
+	growth          float64 // of ours to our first; at most
+	first           *comparison
 }
 
 func (b *clientBench) compare(operation string, u unit, promised bound) *comparison {
@@ -304,11 +322,25 @@ func (c *comparison) holds() (holds, judged bool) {
 		found, ok := c.figure(ours)
 		return found <= c.bound.absolute, ok
 	}
+	if c.bound.first != nil {
+		growth, ok := c.growth(ours)
+		return growth <= c.bound.growth, ok
+	}
 	ratio, ok := c.ratio()
 	if !ok || c.bound == (bound{}) {
 		return true, false
 	}
 	return ratio >= c.bound.atLeast && ratio <= cmp.Or(c.bound.atMost, math.Inf(1)), true
+}
+
+// growth is how many times the first row's figure this row's is.
+func (c *comparison) growth(p party) (float64, bool) {
+	if c.bound.first == nil {
+		return 0, false
+	}
+	before, ok := c.bound.first.figure(p)
+	after, too := c.figure(p)
+	return after / before, ok && too
 }
 
 func (c *comparison) promise() string {
@@ -319,6 +351,8 @@ func (c *comparison) promise() string {
 		return fmt.Sprintf("at least %.3g", c.bound.atLeast)
 	case c.bound.absolute > 0:
 		return "at most " + c.unit.format(c.bound.absolute)
+	case c.bound.first != nil:
+		return fmt.Sprintf("at most %.3g x the first", c.bound.growth)
 	}
 	return ""
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // growth shows how operations grow with the size of the group and the length of its
@@ -87,9 +88,10 @@ func (b *clientBench) bySize(ctx context.Context, clients [2]account) error {
 			return err
 		}
 	}
-	b.flat(rows["send"])
-	b.flat(rows["receive"])
-	b.rows = removeEmpty(b.rows)
+	flat(rows["send"])
+	flat(rows["receive"])
+	// Nobody is added or removed in a group of 2.
+	b.rows = slices.DeleteFunc(b.rows, func(c *comparison) bool { return len(c.turns[ours]) == 0 })
 	return nil
 }
 
@@ -131,8 +133,8 @@ func (b *clientBench) byHistory(ctx context.Context, clients [2]account, lengths
 			return err
 		}
 	}
-	b.flat(rows["send"])
-	b.flat(rows["receive"])
+	flat(rows["send"])
+	flat(rows["receive"])
 	return nil
 }
 
@@ -164,29 +166,14 @@ func (b *clientBench) sendAndReceive(ctx context.Context, a account, p party, gr
 	return expect("texts", after-before, growthTexts)
 }
 
-// flat promises that the last of some rows is not much slower than the first. A
-// turn's times vary by a half, as all do that wait for a disk.
-func (b *clientBench) flat(rows []*comparison) {
+// flat promises that the last of some rows is not much slower than the first. Times
+// of things that wait for a disk vary by a half by themselves.
+func flat(rows []*comparison) {
 	first, last := rows[0], rows[len(rows)-1]
-	before, ok := first.figure(ours)
-	if !ok {
-		return
-	}
-	after, _ := last.figure(ours)
-	last.bound.absolute = 1.5 * before
-	last.note = fmt.Sprintf("ours %.2f x the first", after/before)
-	if theirs, ok := first.figure(official); ok {
-		now, _ := last.figure(official)
-		last.note += fmt.Sprintf(", official %.2f x", now/theirs)
-	}
-}
-
-// removeEmpty removes rows of which nothing was measured.
-func removeEmpty(rows []*comparison) (rest []*comparison) {
-	for _, r := range rows {
-		if len(r.turns[ours]) > 0 {
-			rest = append(rest, r)
+	last.bound = bound{growth: 1.5, first: first}
+	for _, p := range []party{ours, official} {
+		if growth, ok := last.growth(p); ok {
+			last.note += fmt.Sprintf("%v %.2f x the first; ", p, growth)
 		}
 	}
-	return rest
 }

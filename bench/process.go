@@ -22,13 +22,18 @@ import (
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 )
 
-// serveEcho is what this program does when it is started with -echo: it is the
-// barest gRPC server there is, until its standard input ends.
+// serveEcho is what this program does when it is started with -echo.
 func serveEcho() error {
 	port, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
+	fmt.Println(port.Addr())
+	return serveEchoOn(port, os.Stdin)
+}
+
+// serveEchoOn is the barest gRPC server there is, until its input ends.
+func serveEchoOn(port net.Listener, input io.Reader) error {
 	zeros := make([]byte, 32<<20)
 	server := grpc.NewServer()
 	server.RegisterService(&grpc.ServiceDesc{
@@ -46,10 +51,9 @@ func serveEcho() error {
 		}},
 	}, nil)
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // whatever ends it
+		_, _ = io.Copy(io.Discard, input) // whatever ends it
 		server.Stop()
 	}()
-	fmt.Println(port.Addr())
 	return server.Serve(port)
 }
 

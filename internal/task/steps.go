@@ -62,7 +62,8 @@ func (r *runner) proofSteps() ([]step, error) {
 		r.plainTests(6 * time.Hour),
 		r.unitTests(6 * time.Hour),
 		r.fuzz(time.Minute, time.Hour),
-		r.speed(),
+		r.speed("speed of the node", "-all"),
+		r.speed("speed of the client", "client", "-all"),
 		r.officialClients(3 * time.Hour),
 	}, r.expect()
 }
@@ -349,10 +350,10 @@ func (r *runner) benchmarks() step {
 	}}
 }
 
-// speed measures a node beside a bare gRPC server.
-func (r *runner) speed() step {
-	return step{"speed", time.Hour, func(ctx context.Context) (string, error) {
-		return "", r.lines(ctx, goCommand("run", "./bench", "-all").with("CGO_ENABLED=0"), func(line string) {
+// speed measures a node beside a bare gRPC server, or a client beside the official one.
+func (r *runner) speed(name string, flags ...string) step {
+	return step{name, time.Hour, func(ctx context.Context) (string, error) {
+		return "", r.lines(ctx, goCommand(append([]string{"run", "./bench"}, flags...)...).with("CGO_ENABLED=0"), func(line string) {
 			fmt.Fprintln(r.out, line)
 		})
 	}}
