@@ -29,9 +29,13 @@ type requirements struct {
 	extensions, proposals, credentials wire.Uint16s
 }
 
-// newRequirements reads the requirements of a group context.
+// newRequirements reads the requirements of a group context, whose extensions that
+// the package knows it checks.
 func newRequirements(id CipherSuite, exts []Extension) (*requirements, error) {
 	q := &requirements{suite: id, inContext: exts}
+	if _, err := readExternalSenders(exts); err != nil {
+		return nil, err
+	}
 	data, ok := extensionData(exts, ExtensionRequiredCapabilities)
 	if !ok {
 		return q, nil

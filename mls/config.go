@@ -40,6 +40,13 @@ type Config struct {
 	// Now is the clock for the lifetimes of key packages that we add; nil is
 	// [time.Now].
 	Now func() time.Time
+
+	// SameIdentity tells whether two credentials are the same client's, to see that
+	// the members of a branch are members of the group (§11.3); nil compares them
+	// byte for byte.
+	SameIdentity func(a, b Credential) bool
+
+	predecessor *predecessor // of a group in the making
 }
 
 // Windows bounds what is accepted late or out of order (§9.2, §15.3). Wider ones

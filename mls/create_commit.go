@@ -190,7 +190,7 @@ func (b *commitBuilder) collect() error {
 		if add, ok := p.(Add); ok {
 			own = add // immutable, and perhaps verified
 		}
-		b.list = append(b.list, listedProposal{proposal: own, sender: g.current.own})
+		b.list = append(b.list, listedProposal{proposal: own, sender: memberAt(g.current.own)})
 	}
 	if !b.opts.ByValueOnly {
 		b.list = append(b.list, g.committable(b.list)...)
@@ -203,14 +203,14 @@ func (b *commitBuilder) collect() error {
 		}
 	}
 	var err error
-	b.outcome, err = g.current.apply(b.list, g.current.own, &g.config)
+	b.outcome, err = g.current.apply(b.list, memberAt(g.current.own), &g.config)
 	return err
 }
 
 // committable selects from the proposals that wait those that can be committed
 // together with chosen (§12.2): none that changes our own leaf, and of several
 // that concern the same leaf a removal, else the latest. The latest
-// GroupContextExtensions wins, too.
+// GroupContextExtensions wins, too; a ReInit has to wait for all others.
 func (g *Group) committable(chosen []listedProposal) []listedProposal {
 	removed := map[LeafIndex]bool{g.current.own: true}
 	joining := map[string]bool{}
@@ -221,8 +221,8 @@ func (g *Group) committable(chosen []listedProposal) []listedProposal {
 			fits = !removed[v.Leaf]
 			removed[v.Leaf] = true
 		case SelfRemove:
-			fits = !removed[p.sender]
-			removed[p.sender] = true
+			fits = !removed[p.leaf()]
+			removed[p.leaf()] = true
 		case GroupContextExtensions:
 			fits = !extensions
 			extensions = true
@@ -230,8 +230,8 @@ func (g *Group) committable(chosen []listedProposal) []listedProposal {
 			key := string(v.KeyPackage.leaf.signatureKey())
 			fits = !joining[key]
 			joining[key] = true
-		case Update:
-			return false // second pass
+		case Update, ReInit:
+			return false // below
 		default:
 			return true
 		}
@@ -245,9 +245,9 @@ func (g *Group) committable(chosen []listedProposal) []listedProposal {
 		keep[i] = note(p.listedProposal)
 	}
 	for i, p := range slices.Backward(g.proposals) {
-		if _, ok := p.proposal.(Update); ok && !removed[p.sender] {
+		if _, ok := p.proposal.(Update); ok && !removed[p.leaf()] {
 			keep[i] = true
-			removed[p.sender] = true
+			removed[p.leaf()] = true
 		}
 	}
 	var list []listedProposal
@@ -256,7 +256,15 @@ func (g *Group) committable(chosen []listedProposal) []listedProposal {
 			list = append(list, p.listedProposal)
 		}
 	}
-	return list
+	if len(list) > 0 || len(chosen) > 0 {
+		return list
+	}
+	for _, p := range slices.Backward(g.proposals) {
+		if _, ok := p.proposal.(ReInit); ok {
+			return []listedProposal{p.listedProposal}
+		}
+	}
+	return nil
 }
 
 // update makes the path, if there is to be one, and the content (§12.4.1).
@@ -290,7 +298,7 @@ func (b *commitBuilder) update() error {
 		c.path = b.path.path
 	}
 	b.content = &framedContent{
-		groupID: e.context.groupID, epoch: e.context.epoch, sender: sender{senderMember, uint32(e.own)},
+		groupID: e.context.groupID, epoch: e.context.epoch, sender: memberAt(e.own),
 		authenticatedData: bytes.Clone(b.opts.AuthenticatedData), contentType: ContentTypeCommit, commit: c,
 	}
 	b.content.raw = b.content.append(nil)
@@ -338,8 +346,7 @@ func (b *commitBuilder) frame() (message []byte, use *secrettree.Use, err error)
 	} else if keys, err = g.keysAfter(o); err != nil {
 		return nil, nil, err
 	}
-	b.next, b.joiner, b.member = e.begin(o.tree, cloneExtensions(o.extensions), o.requires, m.confirmedHash(e), keys,
-		commitSecret, pskSecret, g.config.ratchetWindow())
+	b.next, b.joiner, b.member = e.begin(o, m.confirmedHash(e), keys, e.secrets.Init, commitSecret, pskSecret, g.config.ratchetWindow())
 	m.auth.confirmationTag = b.next.confirm()
 	b.tag = m.auth.confirmationTag
 
@@ -369,13 +376,9 @@ func (b *commitBuilder) welcome() ([]byte, error) {
 		info.extensions = append(info.extensions, Extension{ExtensionRatchetTree, o.tree.append(nil)})
 	}
 	info.extensions = append(info.extensions, b.opts.GroupInfoExtensions...)
-	if err := checkExtensionsUnique(info.extensions); err != nil {
+	err := info.sign(b.signer)
+	if err != nil {
 		return nil, err
-	}
-	info.unsigned = info.appendUnsigned(nil)
-	var err error
-	if info.signature, err = suite.SignWithLabel(b.signer, "GroupInfoTBS", info.unsigned); err != nil {
-		return nil, fmt.Errorf("signing the GroupInfo: %w", err)
 	}
 	w := &welcome{suite: CipherSuite(s.ID()), secrets: make([]encryptedGroupSecrets, len(o.joined))}
 	key := schedule.WelcomeKey(s, b.member)

@@ -22,17 +22,21 @@ type epoch struct {
 	own      LeafIndex
 	keys     privateKeys
 	messages *secrettree.Tree
+
+	reinit *ReInit // the group is closed and goes on elsewhere (§11.2)
+	entry  []byte  // the hash of the external commit by which we came in
 }
 
-// begin derives the next epoch (§8). pskSecret is that of PSKSecret. The
-// member secret is for the Welcome, and the caller wipes it and the joiner secret.
-func (e *epoch) begin(tree *ratchetTree, extensions []Extension, requires *requirements, confirmedHash []byte,
-	keys privateKeys, commitSecret, pskSecret suite.Secret, window secrettree.Window) (next *epoch, joiner, member suite.Secret) {
+// begin derives the epoch that follows by the proposals of o (§8). initSecret is that
+// of e, or of an external commit; pskSecret is that of PSKSecret. The member secret is
+// for the Welcome, and the caller wipes it and the joiner secret.
+func (e *epoch) begin(o *outcome, confirmedHash []byte, keys privateKeys,
+	initSecret, commitSecret, pskSecret suite.Secret, window secrettree.Window) (next *epoch, joiner, member suite.Secret) {
 	next = &epoch{
-		suite: e.suite, requires: requires, tree: tree, own: e.own, keys: keys,
-		context: e.context.next(tree.rootHash(), confirmedHash, extensions),
+		suite: e.suite, requires: o.requires, tree: o.tree, own: e.own, keys: keys, reinit: o.reinit,
+		context: e.context.next(o.tree.rootHash(), confirmedHash, cloneExtensions(o.extensions)),
 	}
-	joiner = schedule.JoinerSecret(e.suite, e.secrets.Init, commitSecret, next.context.raw)
+	joiner = schedule.JoinerSecret(e.suite, initSecret, commitSecret, next.context.raw)
 	member = schedule.MemberSecret(e.suite, joiner, pskSecret)
 	epochSecret := schedule.EpochSecret(e.suite, member, next.context.raw)
 	defer epochSecret.Wipe()

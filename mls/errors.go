@@ -45,6 +45,9 @@ var (
 	ErrPending = errors.New("an earlier result is pending")
 	// ErrInactive: we were removed from the group.
 	ErrInactive = errors.New("no longer a member of the group")
+	// ErrReInit: a commit has closed the group, which goes on in a new one; see
+	// [Group.Reinitialize] and [Group.JoinSuccessor] (§11.2).
+	ErrReInit = errors.New("the group goes on in a new one")
 	// ErrSigner: no Signer has the signature key of our leaf.
 	ErrSigner = errors.New("no signer for the signature key of our leaf")
 	// ErrPendingProposals: proposals wait for a commit, and until then no
@@ -97,9 +100,15 @@ var (
 	// ErrPreSharedKey: a pre-shared key isn't known (§8.4).
 	ErrPreSharedKey = errors.New("pre-shared key is not known")
 
+	// ErrSuccessor: a Welcome is not the one that was expected of a group's
+	// successor (§11.2, §11.3).
+	ErrSuccessor = errors.New("not the group's successor")
+
 	// ErrNotForUs: a Welcome is not for the key package.
 	ErrNotForUs = errors.New("welcome is for others")
-	// ErrNoRatchetTree: the tree is neither in the Welcome nor given.
+	// ErrNoExternalPub: a GroupInfo has no key for external commits.
+	ErrNoExternalPub = errors.New("external public key is missing")
+	// ErrNoRatchetTree: the tree is neither in the Welcome or GroupInfo nor given.
 	ErrNoRatchetTree = errors.New("ratchet tree is missing")
 
 	// ErrState: stored records can't be read.

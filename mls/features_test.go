@@ -285,7 +285,7 @@ func FuzzProcess(f *testing.F) {
 		messages := [][]byte{in}
 		if m, err := UnmarshalMessage(in); err == nil && m.public != nil {
 			c := m.public.content
-			c.sender = sender{}
+			c.sender = Sender{}
 			alice.t = t
 			messages = append(messages, alice.forge(c, m.public.auth.confirmationTag))
 		}

@@ -6,39 +6,58 @@ import (
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
 
-// senderType tells who sent a message (§6).
-type senderType uint8
+// SenderType tells what a sender is to the group (§6).
+type SenderType uint8
 
+// The types of senders (§6).
 const (
-	senderMember            senderType = 1
-	senderExternal          senderType = 2
-	senderNewMemberProposal senderType = 3
-	senderNewMemberCommit   senderType = 4
+	SenderMember            SenderType = 1
+	SenderExternal          SenderType = 2 // one of the group's [ExternalSender] list
+	SenderNewMemberProposal SenderType = 3 // who proposes to be added
+	SenderNewMemberCommit   SenderType = 4 // who joins by an external commit
 )
 
-// sender is the Sender of a message (§6): index is the leaf of a member, or the
-// position of an external sender in the group's list.
-type sender struct {
-	kind  senderType
-	index uint32
+// Sender is who sent a handshake message (§6). Index is the leaf of a member, the
+// position of an external sender in the group's list, else 0.
+type Sender struct {
+	Type  SenderType
+	Index uint32
 }
 
-func (s sender) append(b []byte) []byte {
-	b = append(b, byte(s.kind))
-	if s.kind == senderMember || s.kind == senderExternal {
-		b = wire.AppendUint32(b, s.index)
+func memberAt(i LeafIndex) Sender { return Sender{SenderMember, uint32(i)} }
+
+// Leaf is the sender's leaf; false if it is no member.
+func (s Sender) Leaf() (LeafIndex, bool) { return LeafIndex(s.Index), s.Type == SenderMember }
+
+func (s Sender) String() string {
+	switch s.Type {
+	case SenderMember:
+		return fmt.Sprintf("leaf %d", s.Index)
+	case SenderExternal:
+		return fmt.Sprintf("external sender %d", s.Index)
+	}
+	return "a new member"
+}
+
+// is tells whether the sender is the member at leaf i.
+func (s Sender) is(i LeafIndex) bool { return s == memberAt(i) }
+
+func (s Sender) append(b []byte) []byte {
+	b = append(b, byte(s.Type))
+	if s.Type == SenderMember || s.Type == SenderExternal {
+		b = wire.AppendUint32(b, s.Index)
 	}
 	return b
 }
 
-func readSender(r *wire.Reader) sender {
-	s := sender{kind: senderType(r.Uint8())}
-	switch s.kind {
-	case senderMember, senderExternal:
-		s.index = r.Uint32()
-	case senderNewMemberProposal, senderNewMemberCommit:
+func readSender(r *wire.Reader) Sender {
+	s := Sender{Type: SenderType(r.Uint8())}
+	switch s.Type {
+	case SenderMember, SenderExternal:
+		s.Index = r.Uint32()
+	case SenderNewMemberProposal, SenderNewMemberCommit:
 	default:
-		r.Fail(fmt.Errorf("sender type %d", s.kind))
+		r.Fail(fmt.Errorf("sender type %d", s.Type))
 	}
 	return s
 }
@@ -47,7 +66,7 @@ func readSender(r *wire.Reader) sender {
 type framedContent struct {
 	groupID           []byte
 	epoch             uint64
-	sender            sender
+	sender            Sender
 	authenticatedData []byte
 	contentType       ContentType
 
@@ -162,7 +181,7 @@ type publicMessage struct {
 func (m *publicMessage) append(b []byte) []byte {
 	b = m.content.append(b)
 	b = m.auth.append(b, m.content.contentType)
-	if m.content.sender.kind == senderMember {
+	if m.content.sender.Type == SenderMember {
 		b = wire.AppendOpaque(b, m.membershipTag)
 	}
 	return b
@@ -171,7 +190,7 @@ func (m *publicMessage) append(b []byte) []byte {
 func readPublicMessage(r *wire.Reader) *publicMessage {
 	m := &publicMessage{content: readFramedContent(r)}
 	m.auth = readContentAuth(r, m.content.contentType)
-	if m.content.sender.kind == senderMember {
+	if m.content.sender.Type == SenderMember {
 		m.membershipTag = r.Opaque()
 	}
 	return m

@@ -189,6 +189,8 @@ func (g *Group) begin() error {
 		return ErrPending
 	case g.inactive:
 		return ErrInactive
+	case g.current.reinit != nil:
+		return ErrReInit
 	}
 	return nil
 }

@@ -18,7 +18,8 @@ type Joined struct {
 	// Sender is the member who made the Welcome.
 	Sender LeafIndex
 
-	// Extensions are those of the GroupInfo, without the ratchet tree.
+	// Extensions are those of the GroupInfo, without the ratchet tree and the key for
+	// external commits.
 	Extensions []Extension
 }
 
@@ -78,7 +79,7 @@ func join(message []byte, kp *PrivateKeyPackage, signer Signer, ratchetTree []by
 	}
 	defer secrets.wipe()
 	for i, id := range secrets.psks {
-		if err := (&epoch{suite: s}).checkPSK(id, secrets.psks[:i]); err != nil {
+		if err := config.checkPSK(s, id, secrets.psks[:i]); err != nil {
 			return nil, err
 		}
 	}
@@ -93,8 +94,14 @@ func join(message []byte, kp *PrivateKeyPackage, signer Signer, ratchetTree []by
 	if err != nil {
 		return nil, err
 	}
-	e, err := newMember(s, info, ratchetTree, kp, secrets)
+	e, err := info.check(s, ratchetTree)
 	if err != nil {
+		return nil, err
+	}
+	if err := config.predecessor.check(secrets.psks, e); err != nil {
+		return nil, err
+	}
+	if err := e.enter(info, kp, secrets); err != nil {
 		return nil, err
 	}
 	if err := config.authenticate(everybody(e.tree)); err != nil {
@@ -107,13 +114,18 @@ func join(message []byte, kp *PrivateKeyPackage, signer Signer, ratchetTree []by
 		e.wipe(nil)
 		return nil, err
 	}
-	j := &Joined{Group: newGroup(e, config, signer), Sender: info.signer}
+	return &Joined{Group: newGroup(e, config, signer), Sender: info.signer, Extensions: info.others()}, nil
+}
+
+// others are the extensions of a GroupInfo that the application may know.
+func (info *groupInfo) others() []Extension {
+	var list []Extension
 	for _, ext := range info.extensions {
-		if ext.Type != ExtensionRatchetTree {
-			j.Extensions = append(j.Extensions, Extension{ext.Type, bytes.Clone(ext.Data)})
+		if ext.Type != ExtensionRatchetTree && ext.Type != ExtensionExternalPub {
+			list = append(list, Extension{ext.Type, bytes.Clone(ext.Data)})
 		}
 	}
-	return j, nil
+	return list
 }
 
 func (s *groupSecrets) wipe() {
@@ -155,23 +167,23 @@ func (w *welcome) groupInfo(s *suite.Suite, member suite.Secret) (*groupInfo, er
 	if err := r.Done(); err != nil {
 		return nil, malformed("GroupInfo", err)
 	}
-	if info.context.version != MLS10 {
-		return nil, fmt.Errorf("%w: %d", ErrUnsupportedVersion, info.context.version)
-	}
 	if info.context.suite != w.suite {
 		return nil, fmt.Errorf("%w: GroupInfo has %d, Welcome %d", ErrUnsupportedCipherSuite, info.context.suite, w.suite)
+	}
+	return info, nil
+}
+
+// check verifies the group as one who joins does (§12.4.3.1), and makes its epoch
+// without what only members have.
+func (info *groupInfo) check(s *suite.Suite, ratchetTree []byte) (*epoch, error) {
+	if info.context.version != MLS10 {
+		return nil, fmt.Errorf("%w: %d", ErrUnsupportedVersion, info.context.version)
 	}
 	for _, exts := range [][]Extension{info.extensions, info.context.extensions} {
 		if err := checkExtensionsUnique(exts); err != nil {
 			return nil, err
 		}
 	}
-	return info, nil
-}
-
-// newMember checks the group as one who joins does, and makes the epoch without
-// what comes from its secrets.
-func newMember(s *suite.Suite, info *groupInfo, ratchetTree []byte, kp *PrivateKeyPackage, secrets *groupSecrets) (*epoch, error) {
 	tree, err := info.tree(s, ratchetTree)
 	if err != nil {
 		return nil, err
@@ -195,18 +207,21 @@ func newMember(s *suite.Suite, info *groupInfo, ratchetTree []byte, kp *PrivateK
 	if err := tree.validate(context.groupID, q); err != nil {
 		return nil, err
 	}
-	x, ok := tree.findKey(signatureKeys, kp.public.leaf.signatureKey())
-	if !ok || !bytes.Equal(tree.node(x), kp.public.leaf.raw) {
-		return nil, fmt.Errorf("%w: our leaf is not in the tree", ErrInvalidTree)
+	return &epoch{suite: s, context: context, requires: q, tree: tree, own: noLeaf}, nil
+}
+
+// enter finds our leaf and the private keys that we have from a Welcome.
+func (e *epoch) enter(info *groupInfo, kp *PrivateKeyPackage, secrets *groupSecrets) error {
+	x, ok := e.tree.findKey(signatureKeys, kp.public.leaf.signatureKey())
+	if !ok || !bytes.Equal(e.tree.node(x), kp.public.leaf.raw) {
+		return fmt.Errorf("%w: our leaf is not in the tree", ErrInvalidTree)
 	}
-	own := x.Leaf()
-	keys := privateKeys{x: slices.Clone(kp.leafKey)}
-	if secrets.pathSecret != nil {
-		if err := tree.joinPath(own, info.signer, secrets.pathSecret, keys); err != nil {
-			return nil, err
-		}
+	e.own = x.Leaf()
+	e.keys = privateKeys{x: slices.Clone(kp.leafKey)}
+	if secrets.pathSecret == nil {
+		return nil
 	}
-	return &epoch{suite: s, context: context, requires: q, tree: tree, own: own, keys: keys}, nil
+	return e.tree.joinPath(e.own, info.signer, secrets.pathSecret, e.keys)
 }
 
 // tree is the ratchet tree of a GroupInfo, else the one that is given.

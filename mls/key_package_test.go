@@ -185,7 +185,7 @@ func TestParseHeader(t *testing.T) {
 	}}
 	public := &Message{format: WireFormatPublicMessage, public: &publicMessage{
 		content: &framedContent{
-			groupID: []byte("group"), epoch: 7, sender: sender{senderMember, 3},
+			groupID: []byte("group"), epoch: 7, sender: Sender{SenderMember, 3},
 			contentType: ContentTypeProposal, proposal: Remove{5},
 		},
 		auth: contentAuth{signature: make([]byte, 64)}, membershipTag: make([]byte, 32),
@@ -249,7 +249,7 @@ func FuzzUnmarshalKeyPackage(f *testing.F) {
 func FuzzUnmarshalMessage(f *testing.F) {
 	kp := newKeyPackage(f, newClient(f, X25519ChaChaSHA256Ed25519, "alice")).KeyPackage()
 	content := func(c framedContent) *publicMessage {
-		c.groupID, c.epoch, c.sender = []byte("group"), 3, sender{senderMember, 1}
+		c.groupID, c.epoch, c.sender = []byte("group"), 3, Sender{SenderMember, 1}
 		return &publicMessage{content: &c, auth: contentAuth{[]byte("sig"), []byte("tag")}, membershipTag: []byte("mac")}
 	}
 	path := &updatePath{leaf: kp.leaf, nodes: []updatePathNode{{encryptionKey: []byte("key"), ciphertexts: []byte{1, 1, 2, 2, 2}, count: 1}}}

@@ -278,13 +278,13 @@ func readStoredProposal(s *suite.Suite, message []byte) (*storedProposal, error)
 	if err := r.Done(); err != nil {
 		return nil, malformed("proposal", err)
 	}
-	if m.content.contentType != ContentTypeProposal || m.content.sender.kind != senderMember {
+	if m.content.contentType != ContentTypeProposal {
 		return nil, malformed("proposal", fmt.Errorf("content type %d", m.content.contentType))
 	}
 	return &storedProposal{
 		listedProposal: listedProposal{
 			proposal: m.content.proposal,
-			sender:   LeafIndex(m.content.sender.index),
+			sender:   m.content.sender,
 			ref:      s.RefHash("MLS 1.0 Proposal Reference", message),
 		},
 		message: message,
@@ -310,7 +310,7 @@ func (g *Group) loadOwnCommit(f *fields) error {
 	context := f.take(fieldContext)
 	size := treemath.LeafCount(f.takeUint(fieldTreeSize))
 	tree := g.tree().clone()
-	o := &outcome{tree: tree, before: make(map[LeafIndex]LeafNode)}
+	o := &outcome{tree: tree, before: make(map[LeafIndex]LeafNode), committer: e.own}
 	f.read(fieldNodes, func(r *wire.Reader) { readChangedNodes(r, o, size) })
 	var root secrettree.Record
 	root.Value = f.take(fieldRatchets)
@@ -344,11 +344,11 @@ func (g *Group) loadOwnCommit(f *fields) error {
 	if next.messages, err = secrettree.Load(e.suite, size, g.config.ratchetWindow(), []secrettree.Record{root}); err != nil {
 		return err
 	}
-	list, err := g.resolve(content.commit, e.own)
+	list, err := g.resolve(content.commit, memberAt(e.own))
 	if err != nil {
 		return err
 	}
-	o.extensions = next.context.extensions
+	o.extensions, o.reinit = next.context.extensions, next.reinit
 	tr.staged = e.describe(o, content, list)
 	tr.staged.next = next
 	g.ownCommit = tr

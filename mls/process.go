@@ -28,10 +28,10 @@ type ApplicationMessage struct {
 	Credential   Credential
 }
 
-// ReceivedProposal is a proposal of another member, which waits for a commit
-// (§12.1).
+// ReceivedProposal is a proposal of another member, of an external sender or of who
+// asks to be added, which waits for a commit (§12.1).
 type ReceivedProposal struct {
-	Sender            LeafIndex
+	Sender            Sender
 	Proposal          Proposal
 	AuthenticatedData []byte
 }
@@ -102,13 +102,16 @@ func (m *Message) isCommit() bool {
 // ownEcho recognizes our own commits: the pending one, which then is merged, and
 // those that ended past epochs.
 func (g *Group) ownEcho(message []byte) *Pending[Event] {
-	if g.ownCommit == nil && !slices.ContainsFunc(g.past, func(p *pastEpoch) bool { return p.ownCommit != nil }) {
+	if g.ownCommit == nil && g.current.entry == nil && !slices.ContainsFunc(g.past, func(p *pastEpoch) bool { return p.ownCommit != nil }) {
 		return nil
 	}
 	hash := g.current.suite.Hash(nil, message)
 	if tr := g.ownCommit; tr != nil && bytes.Equal(hash, tr.hash) {
 		changes, done := g.merge(tr, nil)
 		return newPending[Event](g, tr.staged, changes, done, nil)
+	}
+	if bytes.Equal(hash, g.current.entry) {
+		return newPending[Event](g, &OwnMessage{ContentTypeCommit, g.Epoch() - 1}, nil, nil, nil)
 	}
 	for _, p := range g.past {
 		if bytes.Equal(hash, p.ownCommit) {
@@ -129,6 +132,8 @@ func (g *Group) acceptHandshake(f WireFormat, groupID []byte, epoch uint64) erro
 		return &EpochError{epoch, g.Epoch()}
 	case g.inactive:
 		return ErrInactive
+	case g.current.reinit != nil:
+		return ErrReInit
 	}
 	return nil
 }
@@ -142,10 +147,10 @@ func (g *Group) processPublic(m *publicMessage) (*Pending[Event], error) {
 	if err := g.acceptHandshake(WireFormatPublicMessage, c.groupID, c.epoch); err != nil {
 		return nil, err
 	}
-	if c.sender.kind != senderMember {
-		return nil, fmt.Errorf("%w: type %d", ErrSender, c.sender.kind)
+	from, ok := c.sender.Leaf()
+	if !ok {
+		return g.processOutside(m)
 	}
-	from := LeafIndex(c.sender.index)
 	leaf, ok := g.leaf(from)
 	if !ok {
 		return nil, fmt.Errorf("%w: leaf %d is blank", ErrSender, from)
@@ -162,7 +167,7 @@ func (g *Group) processPublic(m *publicMessage) (*Pending[Event], error) {
 	return g.handshake(&authenticatedContent{WireFormatPublicMessage, c, m.auth}, nil)
 }
 
-// handshake takes in a proposal or commit of another member whose signature was
+// handshake takes in a proposal or commit of somebody else whose signature was
 // checked. use is the key that it came under, nil if it was a PublicMessage.
 func (g *Group) handshake(m *authenticatedContent, use *secrettree.Use) (*Pending[Event], error) {
 	g.tree()
@@ -171,7 +176,7 @@ func (g *Group) handshake(m *authenticatedContent, use *secrettree.Use) (*Pendin
 	}
 	tr, err := g.stage(m)
 	if err != nil {
-		return nil, fmt.Errorf("commit of leaf %d: %w", m.content.sender.index, err)
+		return nil, fmt.Errorf("commit of %v: %w", m.content.sender, err)
 	}
 	changes, done := g.merge(tr, use)
 	current := g.current
@@ -183,8 +188,8 @@ func (g *Group) receiveProposal(m *authenticatedContent, use *secrettree.Use) (*
 	if err != nil {
 		return nil, err
 	}
-	if _, err := g.current.apply([]listedProposal{p.listedProposal}, noLeaf, &g.config); err != nil {
-		return nil, fmt.Errorf("proposal of leaf %d: %w", p.sender, err)
+	if _, err := g.current.apply([]listedProposal{p.listedProposal}, Sender{}, &g.config); err != nil {
+		return nil, fmt.Errorf("proposal of %v: %w", p.sender, err)
 	}
 	event := &ReceivedProposal{p.sender, p.proposal, bytes.Clone(m.content.authenticatedData)}
 	changes := func() []Record { return g.proposalRecord(p) }

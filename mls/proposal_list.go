@@ -5,13 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
 )
 
 // listedProposal is a proposal in a commit.
 type listedProposal struct {
 	proposal Proposal
-	sender   LeafIndex
+	sender   Sender
 	ref      []byte // nil if by value
+}
+
+// leaf is the sender's leaf, noLeaf if it is no member.
+func (p *listedProposal) leaf() LeafIndex {
+	if i, ok := p.sender.Leaf(); ok {
+		return i
+	}
+	return noLeaf
 }
 
 // outcome is what a list of proposals makes of an epoch (§12.3).
@@ -26,6 +36,12 @@ type outcome struct {
 	removed   bool                   // we are removed
 	psks      []PreSharedKeyID
 	needsPath bool
+
+	committer LeafIndex // noLeaf if there is no commit
+	external  bool      // the committer joins by the commit
+	replaced  LeafIndex // the earlier leaf of one who joins, noLeaf if there is none
+	kemOutput []byte    // of the ExternalInit of one who joins
+	reinit    *ReInit
 }
 
 type addition struct {
@@ -53,22 +69,38 @@ func invalidProposal(format string, args ...any) error {
 }
 
 // apply checks a list of proposals and applies it to a copy of the tree (§12.2,
-// §12.3), in the RFC's order: extensions, updates, removes, adds, PSKs.
-func (e *epoch) apply(list []listedProposal, committer LeafIndex, config *Config) (*outcome, error) {
+// §12.3), in the RFC's order: extensions, updates, removes, adds, PSKs, and at last
+// the place of a committer who joins. The zero Sender is for a proposal that isn't
+// committed yet.
+func (e *epoch) apply(list []listedProposal, committer Sender, config *Config) (*outcome, error) {
 	o := &outcome{
 		tree: e.tree.clone(), extensions: e.context.extensions, requires: e.requires,
-		before: make(map[LeafIndex]LeafNode), needsPath: len(list) == 0,
+		before: make(map[LeafIndex]LeafNode), needsPath: len(list) == 0, committer: noLeaf, replaced: noLeaf,
+		external: committer.Type == SenderNewMemberCommit,
 	}
-	if err := o.sort(e, list, committer, config); err != nil {
+	if i, ok := committer.Leaf(); ok {
+		o.committer = i
+	}
+	check := o.sort
+	if o.external {
+		check = o.sortExternal
+	}
+	if err := check(e, list, config); err != nil {
 		return nil, err
 	}
 	steps := []func(*epoch, []listedProposal) error{
-		o.applyExtensions, o.applyUpdates, o.applyRemoves, o.applyAdds, o.applyPSKs,
+		o.applyExtensions, o.applyUpdates, o.applyRemoves, o.applyAdds,
 	}
 	for _, step := range steps {
 		if err := step(e, list); err != nil {
 			return nil, err
 		}
+	}
+	if err := o.applyPSKs(e, list, config); err != nil {
+		return nil, err
+	}
+	if o.external {
+		o.committer = o.tree.place()
 	}
 	if err := o.checkLeaves(e); err != nil {
 		return nil, err
@@ -77,14 +109,14 @@ func (e *epoch) apply(list []listedProposal, committer LeafIndex, config *Config
 }
 
 // sort checks what can be told of the list without applying it.
-func (o *outcome) sort(e *epoch, list []listedProposal, committer LeafIndex, config *Config) error {
+func (o *outcome) sort(e *epoch, list []listedProposal, config *Config) error {
 	leaving := map[LeafIndex]bool{}
 	changed := map[LeafIndex]bool{}
 	change := func(i LeafIndex) error {
 		if _, ok := e.tree.leaf(i); !ok {
 			return invalidProposal("leaf %d is blank", i)
 		}
-		if i == committer {
+		if i == o.committer {
 			return invalidProposal("committer changes its own leaf by proposal")
 		}
 		if changed[i] {
@@ -101,22 +133,30 @@ func (o *outcome) sort(e *epoch, list []listedProposal, committer LeafIndex, con
 		case Add, PreSharedKey:
 		case Update:
 			o.needsPath = true
-			err = change(p.sender)
+			err = change(p.leaf())
 		case Remove:
 			o.needsPath = true
 			leaving[v.Leaf] = true
 			err = change(v.Leaf)
 		case SelfRemove:
 			o.needsPath = true
-			leaving[p.sender] = true
+			leaving[p.leaf()] = true
 			special = append(special, ProposalSelfRemove)
-			if err = change(p.sender); err == nil && p.ref == nil {
+			if err = change(p.leaf()); err == nil && p.ref == nil {
 				err = invalidProposal("SelfRemove by value")
 			}
 		case GroupContextExtensions:
 			o.needsPath = true
 			if extensions++; extensions > 1 {
 				err = invalidProposal("two GroupContextExtensions")
+			}
+		case ReInit:
+			o.reinit = &v
+			switch {
+			case len(list) > 1:
+				err = invalidProposal("ReInit with others")
+			case v.Version < e.context.version:
+				err = invalidProposal("ReInit to version %d", v.Version)
 			}
 		case ExternalInit:
 			err = invalidProposal("ExternalInit in a member's commit")
@@ -182,14 +222,14 @@ func (o *outcome) applyUpdates(e *epoch, list []listedProposal) error {
 		if f.source != LeafNodeFromUpdate {
 			return fmt.Errorf("%w: %d in Update", ErrLeafNodeSource, f.source)
 		}
-		if err := o.checkKeys(&f, p.sender); err != nil {
+		if err := o.checkKeys(&f, p.leaf()); err != nil {
 			return err
 		}
-		if p.sender == e.own {
+		if p.sender.is(e.own) {
 			o.ownUpdate = &v
 		}
-		o.changing(p.sender)
-		o.tree.updateLeaf(p.sender, v.LeafNode)
+		o.changing(p.leaf())
+		o.tree.updateLeaf(p.leaf(), v.LeafNode)
 	}
 	return nil
 }
@@ -211,7 +251,7 @@ func (o *outcome) checkKeys(f *leafFields, at LeafIndex) error {
 
 func (o *outcome) applyRemoves(e *epoch, list []listedProposal) error {
 	for _, p := range list {
-		leaf := p.sender
+		leaf := p.leaf()
 		switch v := p.proposal.(type) {
 		case Remove:
 			leaf = v.Leaf
@@ -255,13 +295,13 @@ func (o *outcome) applyAdds(e *epoch, list []listedProposal) error {
 	return nil
 }
 
-func (o *outcome) applyPSKs(e *epoch, list []listedProposal) error {
+func (o *outcome) applyPSKs(e *epoch, list []listedProposal, config *Config) error {
 	for _, p := range list {
 		v, ok := p.proposal.(PreSharedKey)
 		if !ok {
 			continue
 		}
-		if err := e.checkPSK(v.ID, o.psks); err != nil {
+		if err := config.checkPSK(e.suite, v.ID, o.psks); err != nil {
 			return err
 		}
 		o.psks = append(o.psks, v.ID)
@@ -270,12 +310,13 @@ func (o *outcome) applyPSKs(e *epoch, list []listedProposal) error {
 }
 
 // checkPSK checks the id of a pre-shared key that is used after those in earlier
-// (§8.4, §12.1.4).
-func (e *epoch) checkPSK(id PreSharedKeyID, earlier []PreSharedKeyID) error {
-	if len(id.Nonce) != e.suite.HashSize() {
+// (§8.4, §12.1.4). Usages other than the application's are for the one commit that
+// makes the successor of a group.
+func (c *Config) checkPSK(s *suite.Suite, id PreSharedKeyID, earlier []PreSharedKeyID) error {
+	if len(id.Nonce) != s.HashSize() {
 		return invalidProposal("PSK nonce of %d bytes", len(id.Nonce))
 	}
-	if id.Type == PSKResumption && id.Usage != ResumptionApplication {
+	if id.Type == PSKResumption && id.Usage != ResumptionApplication && c.predecessor.secret(id) == nil {
 		return invalidProposal("PSK of usage %d", id.Usage)
 	}
 	encoded := id.append(nil)
@@ -382,7 +423,8 @@ func (o *outcome) checkPathLeaf(e *epoch, leaf LeafNode, i LeafIndex) error {
 }
 
 // candidates lists the leaves whose credentials are to be judged: the new ones,
-// and those whose credential or signature key has changed.
+// and those whose credential or signature key has changed. Who joins by an external
+// commit replaces the leaf that the commit removes (§12.2).
 func (o *outcome) candidates() []Candidate {
 	var list []Candidate
 	for i, before := range o.before {
@@ -391,7 +433,11 @@ func (o *outcome) candidates() []Candidate {
 			continue
 		}
 		c := Candidate{Member: Member{i, leaf}}
-		if before.raw != nil && leaf.Source() != LeafNodeFromKeyPackage {
+		if o.external && i == o.committer {
+			if was, ok := o.before[o.replaced]; ok {
+				c.Replaces = &was
+			}
+		} else if before.raw != nil && leaf.Source() != LeafNodeFromKeyPackage {
 			if f, b := leaf.fields(), before.fields(); f.credential.equal(b.credential) && bytes.Equal(f.signatureKey, b.signatureKey) {
 				continue
 			}

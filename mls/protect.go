@@ -166,7 +166,7 @@ func (m *privateMessage) open(s *suite.Suite, use *secrettree.Use, from senderDa
 		return nil, fmt.Errorf("%w: content", ErrDecrypt)
 	}
 	content := &framedContent{
-		groupID: m.groupID, epoch: m.epoch, sender: sender{senderMember, uint32(from.leaf)},
+		groupID: m.groupID, epoch: m.epoch, sender: memberAt(from.leaf),
 		authenticatedData: m.authenticatedData, contentType: m.contentType,
 	}
 	r := wire.NewReader(plain)

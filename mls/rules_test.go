@@ -21,8 +21,8 @@ func (m *member) forge(content *framedContent, tag []byte) []byte {
 	m.t.Helper()
 	e := m.group.current
 	content.groupID, content.epoch = e.context.groupID, e.context.epoch
-	if content.sender.kind == 0 {
-		content.sender = sender{senderMember, uint32(e.own)}
+	if content.sender.Type == 0 {
+		content.sender = memberAt(e.own)
 	}
 	content.raw = content.append(nil)
 	auth := contentAuth{confirmationTag: tag}
@@ -119,7 +119,7 @@ func TestProposalRules(t *testing.T) {
 		{"update by value", []Proposal{Update{present.LeafNode}}, ErrInvalidProposals},
 		{"self remove by value", []Proposal{SelfRemove{}}, ErrInvalidProposals},
 		{"external init", []Proposal{ExternalInit{[]byte("kem")}}, ErrInvalidProposals},
-		{"reinit", []Proposal{ReInit{GroupID: []byte("g"), Version: MLS10, CipherSuite: testSuite}}, ErrUnsupportedProposal},
+		{"reinit with another", []Proposal{ReInit{GroupID: []byte("g"), Version: MLS10, CipherSuite: testSuite}, Remove{2}}, ErrInvalidProposals},
 		{"app data update", []Proposal{AppDataUpdate{Component: 1}}, ErrUnsupportedProposal},
 		{"app ephemeral that nobody lists", []Proposal{AppEphemeral{Component: 1}}, ErrUnsupportedProposal},
 		{"custom proposal that nobody lists", []Proposal{CustomProposal{0xf002, nil}}, ErrUnsupportedProposal},
@@ -264,7 +264,7 @@ func TestProposalsByReference(t *testing.T) {
 		{"capabilities", leaf(func(f *leafFields) { f.credentials = nil }), ErrCapabilities},
 		{"signature", leaf(func(f *leafFields) { f.signatureKey = make([]byte, 32) }), ErrLeafNodeSignature},
 		{"remove of nobody", Remove{9}, ErrInvalidProposals},
-		{"reinit", ReInit{}, ErrUnsupportedProposal},
+		{"reinit to no version", ReInit{}, ErrInvalidProposals},
 	} {
 		bob.processFails(evil.forgeProposal(tc.p), tc.want)
 	}
@@ -450,11 +450,11 @@ func TestFramingRules(t *testing.T) {
 	}{
 		{"application data", alice.forge(&framedContent{contentType: ContentTypeApplication}, nil), ErrWireFormat},
 		{"key package", append(appendMessageHead(nil, WireFormatKeyPackage), kp...), ErrWireFormat},
-		{"external sender", alice.forge(&framedContent{contentType: ContentTypeProposal, proposal: Remove{2}, sender: sender{senderExternal, 0}}, nil), ErrSender},
-		{"new member's commit", alice.forge(&framedContent{contentType: ContentTypeCommit, commit: byValue(), sender: sender{kind: senderNewMemberCommit}}, nil), ErrSender},
-		{"blank leaf", alice.forge(&framedContent{contentType: ContentTypeProposal, proposal: Remove{2}, sender: sender{senderMember, 3}}, nil), ErrSender},
-		{"leaf beyond the tree", alice.forge(&framedContent{contentType: ContentTypeProposal, proposal: Remove{2}, sender: sender{senderMember, 1 << 31}}, nil), ErrSender},
-		{"another's leaf", alice.forge(&framedContent{contentType: ContentTypeProposal, proposal: Remove{1}, sender: sender{senderMember, 2}}, nil), ErrSignature},
+		{"external sender", alice.forge(&framedContent{contentType: ContentTypeProposal, proposal: Remove{2}, sender: Sender{SenderExternal, 0}}, nil), ErrSender},
+		{"new member's commit", alice.forge(&framedContent{contentType: ContentTypeCommit, commit: byValue(), sender: Sender{Type: SenderNewMemberCommit}}, nil), ErrMissingPath},
+		{"blank leaf", alice.forge(&framedContent{contentType: ContentTypeProposal, proposal: Remove{2}, sender: Sender{SenderMember, 3}}, nil), ErrSender},
+		{"leaf beyond the tree", alice.forge(&framedContent{contentType: ContentTypeProposal, proposal: Remove{2}, sender: Sender{SenderMember, 1 << 31}}, nil), ErrSender},
+		{"another's leaf", alice.forge(&framedContent{contentType: ContentTypeProposal, proposal: Remove{1}, sender: Sender{SenderMember, 2}}, nil), ErrSignature},
 		{"tag", change(proposal, func(m *Message) { m.public.membershipTag = make([]byte, 32) }), ErrMembershipTag},
 		{"tag too short", change(proposal, func(m *Message) { m.public.membershipTag = m.public.membershipTag[:31] }), ErrMembershipTag},
 		{"no tag", change(proposal, func(m *Message) { m.public.membershipTag = nil }), ErrMembershipTag},

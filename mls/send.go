@@ -32,7 +32,7 @@ func (g *Group) encrypt(data, authenticatedData []byte) (*Pending[[]byte], error
 	}
 	e := g.current
 	content := framedContent{
-		groupID: e.context.groupID, epoch: e.context.epoch, sender: sender{senderMember, uint32(e.own)},
+		groupID: e.context.groupID, epoch: e.context.epoch, sender: memberAt(e.own),
 		authenticatedData: authenticatedData, contentType: ContentTypeApplication,
 	}
 	var stack [128]byte
@@ -154,7 +154,7 @@ func (g *Group) propose(p Proposal, authenticatedData []byte, update *ownUpdate)
 		}
 	}
 	content := &framedContent{
-		groupID: e.context.groupID, epoch: e.context.epoch, sender: sender{senderMember, uint32(e.own)},
+		groupID: e.context.groupID, epoch: e.context.epoch, sender: memberAt(e.own),
 		authenticatedData: bytes.Clone(authenticatedData), contentType: ContentTypeProposal, proposal: p,
 	}
 	content.raw = content.append(nil)
@@ -162,7 +162,7 @@ func (g *Group) propose(p Proposal, authenticatedData []byte, update *ownUpdate)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := e.apply([]listedProposal{stored.listedProposal}, noLeaf, &g.config); err != nil {
+	if _, err := e.apply([]listedProposal{stored.listedProposal}, Sender{}, &g.config); err != nil {
 		if use != nil {
 			use.Drop()
 		}

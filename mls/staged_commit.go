@@ -17,6 +17,7 @@ import (
 // [Pending] merges it by Done and refuses it by Discard.
 type StagedCommit struct {
 	Committer         LeafIndex
+	External          bool   // the committer joins by the commit (§12.4.3.2)
 	Own               bool   // we made the commit
 	Epoch             uint64 // the epoch that it begins
 	AuthenticatedData []byte
@@ -32,6 +33,10 @@ type StagedCommit struct {
 
 	// Extensions are those of the group context from now on.
 	Extensions []Extension
+
+	// ReInit is set if the commit closes the group, which goes on in a new one
+	// (§11.2): see [Group.Reinitialize].
+	ReInit *ReInit
 
 	next *epoch // nil if we are removed
 }
@@ -49,7 +54,7 @@ func (s *StagedCommit) EpochAuthenticator() []byte {
 // CommittedProposal is a proposal in a commit (§12.4).
 type CommittedProposal struct {
 	Proposal    Proposal
-	Sender      LeafIndex
+	Sender      Sender
 	ByReference bool
 }
 
@@ -70,21 +75,24 @@ type transition struct {
 // describe makes the public view of a commit.
 func (e *epoch) describe(o *outcome, content *framedContent, list []listedProposal) *StagedCommit {
 	s := &StagedCommit{
-		Committer:         LeafIndex(content.sender.index),
+		Committer:         o.committer,
+		External:          o.external,
+		ReInit:            o.reinit,
 		Epoch:             content.epoch + 1,
 		AuthenticatedData: bytes.Clone(content.authenticatedData),
 		HasPath:           content.commit.path != nil,
 		SelfRemoved:       o.removed,
 		Extensions:        cloneExtensions(o.extensions),
 	}
-	s.Own = s.Committer == e.own
+	s.Own = content.sender.is(e.own)
 	for _, p := range list {
 		s.Proposals = append(s.Proposals, CommittedProposal{p.proposal, p.sender, p.ref != nil})
 	}
 	for _, i := range slices.Sorted(maps.Keys(o.before)) {
 		before := o.before[i]
 		after, present := o.tree.leaf(i)
-		if present && after.Source() != LeafNodeFromKeyPackage {
+		joined := o.external && i == o.committer
+		if present && !joined && after.Source() != LeafNodeFromKeyPackage {
 			s.Updated = append(s.Updated, Member{i, after})
 			continue
 		}
@@ -99,7 +107,7 @@ func (e *epoch) describe(o *outcome, content *framedContent, list []listedPropos
 }
 
 // resolve finds the proposals of a commit.
-func (g *Group) resolve(c *commit, committer LeafIndex) ([]listedProposal, error) {
+func (g *Group) resolve(c *commit, committer Sender) ([]listedProposal, error) {
 	list := make([]listedProposal, len(c.proposals))
 	for i, p := range c.proposals {
 		if p.proposal != nil {
@@ -118,15 +126,15 @@ func (g *Group) resolve(c *commit, committer LeafIndex) ([]listedProposal, error
 // stage works out a commit of another member whose signature was checked (§12.4.2).
 func (g *Group) stage(m *authenticatedContent) (*transition, error) {
 	e, c := g.current, m.content.commit
-	committer := LeafIndex(m.content.sender.index)
-	list, err := g.resolve(c, committer)
+	list, err := g.resolve(c, m.content.sender)
 	if err != nil {
 		return nil, err
 	}
-	o, err := e.apply(list, committer, &g.config)
+	o, err := e.apply(list, m.content.sender, &g.config)
 	if err != nil {
 		return nil, err
 	}
+	committer := o.committer
 	if o.needsPath && c.path == nil {
 		return nil, ErrMissingPath
 	}
@@ -169,8 +177,15 @@ func (g *Group) stage(m *authenticatedContent) (*transition, error) {
 		return nil, err
 	}
 	defer pskSecret.Wipe()
-	next, joiner, member := e.begin(o.tree, cloneExtensions(o.extensions), o.requires, m.confirmedHash(e), keys,
-		commitSecret, pskSecret, g.config.ratchetWindow())
+	initSecret := e.secrets.Init
+	if o.external {
+		if initSecret, err = e.receiveExternalInit(o.kemOutput); err != nil {
+			drop()
+			return nil, err
+		}
+		defer initSecret.Wipe()
+	}
+	next, joiner, member := e.begin(o, m.confirmedHash(e), keys, initSecret, commitSecret, pskSecret, g.config.ratchetWindow())
 	joiner.Wipe()
 	member.Wipe()
 	if err := next.verifyTag(m.auth.confirmationTag); err != nil {
@@ -230,6 +245,9 @@ func (g *Group) resumption(id PreSharedKeyID) []byte {
 }
 
 func (c *Config) preSharedKey(id PreSharedKeyID) ([]byte, error) {
+	if secret := c.predecessor.secret(id); secret != nil {
+		return secret, nil
+	}
 	if c.PreSharedKey == nil {
 		return nil, ErrPreSharedKey
 	}

@@ -127,6 +127,8 @@ const (
 	fieldSecrets  = 4 // schedule.Epoch
 	fieldKeys     = 5 // {node index, private key<V>} repeated
 	fieldInactive = 6 // 1 after our removal
+	fieldReInit   = 7 // body of the ReInit that closed the group
+	fieldEntry    = 8 // hash of the external commit by which we came in
 
 	fieldHash     = 16 // of the message of our commit
 	fieldContent  = 17 // FramedContent of our commit
@@ -152,13 +154,24 @@ func (e *epoch) appendFields(b []byte) []byte {
 	}
 	b = appendField(b, fieldKeys, keys)
 	clear(keys)
-	return b
+	if e.reinit != nil {
+		b = appendField(b, fieldReInit, e.reinit.appendBody(nil))
+	}
+	return appendField(b, fieldEntry, e.entry)
 }
 
 func (e *epoch) readFields(f *fields) {
 	e.own = LeafIndex(f.takeUint(fieldOwn))
 	e.interim = bytes.Clone(f.take(fieldInterim))
 	f.read(fieldSecrets, func(r *wire.Reader) { e.secrets = schedule.Read(e.suite, r) })
+	e.entry = bytes.Clone(f.take(fieldEntry))
+	if body := f.take(fieldReInit); body != nil && f.err == nil {
+		r := wire.NewReader(bytes.Clone(body))
+		if v, ok := readProposalBody(r, ProposalReInit).(ReInit); ok {
+			e.reinit = &v
+		}
+		f.err = r.Done()
+	}
 	e.keys = make(privateKeys)
 	f.read(fieldKeys, func(r *wire.Reader) {
 		for r.Left() > 0 {

@@ -59,13 +59,19 @@ func (t *ratchetTree) filteredPath(leaf LeafIndex) []pathNode {
 	return path
 }
 
-// addLeaf puts a leaf at the leftmost blank place, or doubles the tree for it
-// (§7.7, §12.1.1).
-func (t *ratchetTree) addLeaf(leaf LeafNode) LeafIndex {
+// place makes room for a new leaf: at the leftmost blank place, else in a tree twice
+// the size (§7.7).
+func (t *ratchetTree) place() LeafIndex {
 	i := t.nextBlank
 	if !t.size.Has(i) {
 		t.size *= 2
 	}
+	return i
+}
+
+// addLeaf puts a leaf into its place (§12.1.1).
+func (t *ratchetTree) addLeaf(leaf LeafNode) LeafIndex {
+	i := t.place()
 	t.set(i.Node(), slices.Clone(leaf.raw))
 	for x := range t.size.Path(i.Node()) {
 		p, ok := t.parent(x)

@@ -478,7 +478,7 @@ func vectorsMessageProtection(t *testing.T, c *tally) {
 			protect := func(format WireFormat, ct ContentType, bare []byte) []byte {
 				t.Helper()
 				e := newEpoch()
-				content := &framedContent{groupID: v.GroupID, epoch: v.Epoch, sender: sender{senderMember, uint32(from)},
+				content := &framedContent{groupID: v.GroupID, epoch: v.Epoch, sender: Sender{SenderMember, uint32(from)},
 					authenticatedData: []byte("aad"), contentType: ct}
 				if ct == ContentTypeApplication {
 					content.applicationData = bare

@@ -31,7 +31,8 @@ func CheckCommit(ctx context.Context, g *mls.Group, staged *mls.StagedCommit, d 
 		}
 	}
 	for _, p := range staged.Proposals {
-		c.proposals = append(c.proposals, stagedProposal{p.Sender, true, p.Proposal})
+		leaf, member := p.Sender.Leaf()
+		c.proposals = append(c.proposals, stagedProposal{leaf, member, p.Proposal})
 	}
 	return c.check(ctx, d)
 }
