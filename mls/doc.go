@@ -10,7 +10,9 @@
 // others send: application messages, proposals and commits. Everything that is sent
 // is an encoded MLSMessage; bringing it to the others, commits in one order to all,
 // is up to the application, which is also the one that judges credentials
-// ([Authenticator]).
+// ([Authenticator]). Who isn't a member can join by a commit of its own
+// ([JoinExternal]) or make proposals ([OutsideProposal]). A group can go on in another
+// one ([Group.Reinitialize]), and some of its members in a branch ([Group.Branch]).
 //
 // A commit, one's own or another's, is worked out before it takes effect: see
 // [StagedCommit].
@@ -39,7 +41,7 @@
 // # Scope
 //
 // The package has cipher suites 1, 2, 3, 5 and 7. It decodes, but doesn't process,
-// external commits, proposals of non-members, ReInit and AppDataUpdate.
+// AppDataUpdate.
 //
 // Section signs (§) in this package are sections of RFC 9420.
 package mls
