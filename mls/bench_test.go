@@ -146,7 +146,7 @@ type primitives struct {
 }
 
 func newPrimitives(b *testing.B) *primitives {
-	s, err := lookupSuite(benchSuite)
+	s, err := lookupSuite(benchSuite, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

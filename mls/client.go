@@ -20,10 +20,10 @@ type Signer interface {
 }
 
 // NewSigner reads a private signature key: an Ed25519 seed of 32 bytes, or an
-// ECDSA scalar, big-endian. It returns [ErrUnsupportedCipherSuite], or another
-// error if private is no key.
-func NewSigner(id CipherSuite, private []byte) (Signer, error) {
-	s, err := lookupSuite(id)
+// ECDSA scalar, big-endian. more are suites beyond those of this package. It returns
+// [ErrUnsupportedCipherSuite], or another error if private is no key.
+func NewSigner(id CipherSuite, private []byte, more ...*Suite) (Signer, error) {
+	s, err := lookupSuite(id, more)
 	if err != nil {
 		return nil, fmt.Errorf("mls: signer: %w", err)
 	}
@@ -36,8 +36,8 @@ func NewSigner(id CipherSuite, private []byte) (Signer, error) {
 
 // GenerateSignatureKey makes a private signature key for [NewSigner]. It returns
 // [ErrUnsupportedCipherSuite].
-func GenerateSignatureKey(id CipherSuite) ([]byte, error) {
-	s, err := lookupSuite(id)
+func GenerateSignatureKey(id CipherSuite, more ...*Suite) ([]byte, error) {
+	s, err := lookupSuite(id, more)
 	if err != nil {
 		return nil, fmt.Errorf("mls: signature key: %w", err)
 	}

@@ -37,6 +37,9 @@ type Config struct {
 	// returns.
 	PreSharedKey func(PreSharedKeyID) ([]byte, error)
 
+	// Suites are cipher suites beyond those of this package.
+	Suites []*Suite
+
 	// Now is the clock for the lifetimes of key packages that we add; nil is
 	// [time.Now].
 	Now func() time.Time

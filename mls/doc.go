@@ -40,7 +40,8 @@
 //
 // # Scope
 //
-// The package has cipher suites 1, 2, 3, 5 and 7. It decodes, but doesn't process,
+// The package has cipher suites 1, 2, 3, 5 and 7; package x448 has 4 and 6, and there
+// are post-quantum ones ([XWingAES128SHA256Ed25519]). It decodes, but doesn't process,
 // AppDataUpdate.
 //
 // Section signs (§) in this package are sections of RFC 9420.

@@ -71,7 +71,7 @@ func joinExternal(message []byte, c Client, opts ExternalJoinOptions, config Con
 	if err != nil {
 		return nil, err
 	}
-	s, err := lookupSuite(info.context.suite)
+	s, err := lookupSuite(info.context.suite, config.Suites)
 	if err != nil {
 		return nil, err
 	}

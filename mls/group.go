@@ -40,7 +40,7 @@ func New(groupID []byte, c Client, extensions []Extension, config Config) (*Pend
 }
 
 func create(groupID []byte, c Client, extensions []Extension, config Config) (*Group, error) {
-	s, err := lookupSuite(c.CipherSuite)
+	s, err := lookupSuite(c.CipherSuite, config.Suites)
 	if err != nil {
 		return nil, err
 	}

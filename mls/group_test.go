@@ -157,6 +157,7 @@ func newMemberOf(t testing.TB, id CipherSuite, name string, config Config) *memb
 	c := newClient(t, id, name)
 	c.Capabilities.Proposals = []ProposalType{ProposalSelfRemove, 0xf001}
 	c.Capabilities.Extensions = []ExtensionType{0xff00, 0xff01, ExtensionLastResort}
+	config.Suites = moreSuites
 	return &member{t: t, client: c, store: store{}, config: config}
 }
 

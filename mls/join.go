@@ -66,7 +66,7 @@ func join(message []byte, kp *PrivateKeyPackage, signer Signer, ratchetTree []by
 	if !bytes.Equal(signer.Public(), kp.public.leaf.signatureKey()) {
 		return nil, ErrSigner
 	}
-	s, err := lookupSuite(w.suite)
+	s, err := lookupSuite(w.suite, config.Suites)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ type KeyPackage struct {
 	extensions []Extension
 	signature  []byte
 	unsigned   []byte // the encoding up to the signature: KeyPackageTBS
+	suites     []*Suite
 
 	// verified saves the second check of the signatures when a package that the
 	// caller has verified is added to a group.
@@ -32,14 +33,16 @@ type KeyPackage struct {
 
 // UnmarshalKeyPackage decodes a KeyPackage that isn't wrapped in an MLSMessage
 // and copies what it keeps. It checks nothing but the encoding: see
-// [KeyPackage.Verify]. The error is [ErrMalformed], with [ErrTrailingData] or
+// [KeyPackage.Verify]. more are suites beyond those of this package, for what is done
+// with the package. The error is [ErrMalformed], with [ErrTrailingData] or
 // [ErrUnexpectedEnd] where they apply.
-func UnmarshalKeyPackage(data []byte) (*KeyPackage, error) {
+func UnmarshalKeyPackage(data []byte, more ...*Suite) (*KeyPackage, error) {
 	r := wire.NewReader(bytes.Clone(data))
 	kp := readKeyPackage(r)
 	if err := r.Done(); err != nil {
 		return nil, malformed("KeyPackage", err)
 	}
+	kp.suites = more
 	return kp, nil
 }
 
@@ -78,6 +81,9 @@ type KeyPackageOptions struct {
 
 	// Extensions of the package, not of its leaf.
 	Extensions []Extension
+
+	// Suites are cipher suites beyond those of this package.
+	Suites []*Suite
 }
 
 // PrivateKeyPackage is a key package of our own with its private keys. It prints
@@ -92,7 +98,7 @@ type PrivateKeyPackage struct {
 // [ErrUnsupportedCipherSuite], [ErrDuplicateExtension], [ErrExtensionNotListed],
 // or the signer's error.
 func NewKeyPackage(c Client, opts KeyPackageOptions) (*PrivateKeyPackage, error) {
-	s, err := lookupSuite(c.CipherSuite)
+	s, err := lookupSuite(c.CipherSuite, opts.Suites)
 	if err != nil {
 		return nil, fmt.Errorf("mls: new key package: %w", err)
 	}
@@ -122,11 +128,11 @@ func NewKeyPackage(c Client, opts KeyPackageOptions) (*PrivateKeyPackage, error)
 	if err != nil {
 		return nil, fmt.Errorf("mls: new key package: %w", err)
 	}
-	kp, err = UnmarshalKeyPackage(wire.AppendOpaque(unsigned, sig))
+	kp, err = UnmarshalKeyPackage(wire.AppendOpaque(unsigned, sig), opts.Suites...)
 	if err != nil {
 		return nil, err
 	}
-	if err := kp.verify(); err != nil {
+	if err := kp.verify(s); err != nil {
 		return nil, fmt.Errorf("mls: new key package: %w", err)
 	}
 	return &PrivateKeyPackage{kp, initKey.Private, leafKey.Private}, nil
@@ -159,7 +165,7 @@ func RestoreKeyPackage(kp *KeyPackage, initKey, leafKey []byte) (*PrivateKeyPack
 
 // check tells whether the private keys belong to the package.
 func (p *PrivateKeyPackage) check() error {
-	s, err := lookupSuite(p.public.suite)
+	s, err := lookupSuite(p.public.suite, p.public.suites)
 	if err != nil {
 		return err
 	}
@@ -212,7 +218,7 @@ func (kp *KeyPackage) Extension(t ExtensionType) ([]byte, bool) {
 // Ref is the KeyPackageRef (§5.2): the hash by which a Welcome names the package.
 // It returns [ErrUnsupportedCipherSuite] if the suite is not implemented.
 func (kp *KeyPackage) Ref() ([]byte, error) {
-	s, err := lookupSuite(kp.suite)
+	s, err := lookupSuite(kp.suite, kp.suites)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +233,11 @@ func (kp *KeyPackage) Ref() ([]byte, error) {
 // [ErrExtensionNotListed]) and lifetime at the given time ([ErrLifetime]). It
 // doesn't judge the credential.
 func (kp *KeyPackage) Verify(at time.Time) error {
-	if err := kp.verify(); err != nil {
+	s, err := lookupSuite(kp.suite, kp.suites)
+	if err == nil {
+		err = kp.verify(s)
+	}
+	if err != nil {
 		return fmt.Errorf("mls: key package: %w", err)
 	}
 	if l := kp.Lifetime(); !l.Contains(at) {
@@ -238,13 +248,9 @@ func (kp *KeyPackage) Verify(at time.Time) error {
 
 // verify is Verify without the lifetime, which members don't hold against each
 // other (§7.3).
-func (kp *KeyPackage) verify() error {
+func (kp *KeyPackage) verify(s *suite.Suite) error {
 	if kp.verified.Load() {
 		return nil
-	}
-	s, err := lookupSuite(kp.suite)
-	if err != nil {
-		return err
 	}
 	leaf := kp.leaf.fields()
 	if leaf.source != LeafNodeFromKeyPackage {
@@ -275,13 +281,4 @@ func (kp *KeyPackage) verify() error {
 	}
 	kp.verified.Store(true)
 	return nil
-}
-
-// lookupSuite is the implementation of a suite.
-func lookupSuite(id CipherSuite) (*suite.Suite, error) {
-	s, ok := suite.ByID(suite.ID(id))
-	if !ok {
-		return nil, fmt.Errorf("%w: %d", ErrUnsupportedCipherSuite, id)
-	}
-	return s, nil
 }

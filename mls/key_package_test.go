@@ -9,23 +9,27 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-xmtp/go-xmtp/mls/internal/curve448"
 	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
 
+// moreSuites are suites that a caller passes in.
+var moreSuites = append(curve448.Suites(), XWingAES128SHA256Ed25519(0xf001), XWingAES256SHA384Ed25519(0xf002))
+
 var allSuites = []CipherSuite{
-	X25519AES128SHA256Ed25519, P256AES128SHA256P256, X25519ChaChaSHA256Ed25519,
-	P521AES256SHA512P521, P384AES256SHA384P384,
+	X25519AES128SHA256Ed25519, P256AES128SHA256P256, X25519ChaChaSHA256Ed25519, 4,
+	P521AES256SHA512P521, 6, P384AES256SHA384P384, 0xf001, 0xf002,
 }
 
 // newClient is a client with a fresh signature key.
 func newClient(t testing.TB, id CipherSuite, name string) Client {
 	t.Helper()
-	private, err := GenerateSignatureKey(id)
+	private, err := GenerateSignatureKey(id, moreSuites...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := NewSigner(id, private)
+	signer, err := NewSigner(id, private, moreSuites...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +38,7 @@ func newClient(t testing.TB, id CipherSuite, name string) Client {
 
 func newKeyPackage(t testing.TB, c Client) *PrivateKeyPackage {
 	t.Helper()
-	kp, err := NewKeyPackage(c, KeyPackageOptions{})
+	kp, err := NewKeyPackage(c, KeyPackageOptions{Suites: moreSuites})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,12 +54,13 @@ func TestKeyPackage(t *testing.T) {
 			made, err := NewKeyPackage(c, KeyPackageOptions{
 				Lifetime:   Lifetime{1000, 2000},
 				Extensions: []Extension{{ExtensionLastResort, nil}, {0xff04, []byte{1, 2}}},
+				Suites:     moreSuites,
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			raw, _ := made.KeyPackage().MarshalBinary()
-			kp, err := UnmarshalKeyPackage(raw)
+			kp, err := UnmarshalKeyPackage(raw, moreSuites...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +110,7 @@ func TestKeyPackageFaults(t *testing.T) {
 		want  error
 	}{
 		{"none", func(p *parts) {}, nil, nil},
-		{"suite", func(p *parts) { p.kp.suite = 4 }, nil, ErrUnsupportedCipherSuite},
+		{"suite", func(p *parts) { p.kp.suite = 0x0bad }, nil, ErrUnsupportedCipherSuite},
 		{"another suite, not signed", func(p *parts) {}, func(raw []byte) { raw[3] = 1 }, ErrKeyPackageSignature},
 		{"source update", func(p *parts) { p.leaf.source = LeafNodeFromUpdate }, nil, ErrLeafNodeSource},
 		{"source commit", func(p *parts) { p.leaf.source = LeafNodeFromCommit }, nil, ErrLeafNodeSource},
@@ -142,7 +147,7 @@ func TestKeyPackageFaults(t *testing.T) {
 			if tc.after != nil {
 				tc.after(raw)
 			}
-			kp, err := UnmarshalKeyPackage(raw)
+			kp, err := UnmarshalKeyPackage(raw, moreSuites...)
 			if err != nil {
 				t.Fatal(err)
 			}

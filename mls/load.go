@@ -185,7 +185,7 @@ func (l *loader) loadEpoch(g *Group) error {
 		return fmt.Errorf("epoch %d has no context", number)
 	}
 	var err error
-	if e.suite, err = lookupSuite(e.context.suite); err != nil {
+	if e.suite, err = lookupSuite(e.context.suite, l.config.Suites); err != nil {
 		return err
 	}
 	if e.requires, err = newRequirements(e.context.suite, e.context.extensions); err != nil {

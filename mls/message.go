@@ -21,12 +21,16 @@ type Message struct {
 
 // UnmarshalMessage decodes a whole MLSMessage and copies what it keeps. It checks
 // nothing but the encoding. The error is [ErrMalformed], with [ErrTrailingData],
-// [ErrUnexpectedEnd] or [ErrUnsupportedVersion] where they apply.
-func UnmarshalMessage(data []byte) (*Message, error) {
+// [ErrUnexpectedEnd] or [ErrUnsupportedVersion] where they apply. more are suites
+// beyond those of this package, for what is done with a key package.
+func UnmarshalMessage(data []byte, more ...*Suite) (*Message, error) {
 	r := wire.NewReader(bytes.Clone(data))
 	m := readMessage(r)
 	if err := r.Done(); err != nil {
 		return nil, malformed("MLSMessage", err)
+	}
+	if m.keyPackage != nil {
+		m.keyPackage.suites = more
 	}
 	return m, nil
 }

@@ -45,7 +45,7 @@ func vectorsPassiveClient(file string) func(*testing.T, *tally) {
 					t.Fatal(err)
 				}
 				equal(t, "signature key", signer.Public(), kp.public.SignatureKey())
-				config := Config{PreSharedKey: func(id PreSharedKeyID) ([]byte, error) {
+				config := Config{Suites: moreSuites, PreSharedKey: func(id PreSharedKeyID) ([]byte, error) {
 					for _, psk := range v.PSKs {
 						if id.Type == PSKExternal && bytes.Equal(psk.ID, id.ID) {
 							return psk.PSK, nil
@@ -81,7 +81,7 @@ func vectorsPassiveClient(file string) func(*testing.T, *tally) {
 // checks that they fit.
 func privateKeyPackage(t *testing.T, s *suite.Suite, message, initKey, leafKey []byte) *PrivateKeyPackage {
 	t.Helper()
-	m, err := UnmarshalMessage(message)
+	m, err := UnmarshalMessage(message, moreSuites...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func privateKeyPackage(t *testing.T, s *suite.Suite, message, initKey, leafKey [
 	if err := kp.check(); err != nil {
 		t.Fatal(err)
 	}
-	if err := kp.public.verify(); err != nil {
+	if err := kp.public.verify(s); err != nil {
 		t.Fatal(err)
 	}
 	return kp

@@ -352,7 +352,7 @@ func (o *outcome) checkLeaves(e *epoch) error {
 	return parallel(added+len(updated), func(k int) error {
 		if k < added {
 			a := o.joined[k]
-			if err := a.keyPackage.verify(); err != nil {
+			if err := a.keyPackage.verify(e.suite); err != nil {
 				return fmt.Errorf("key package for leaf %d: %w", a.leaf, err)
 			}
 			return nil

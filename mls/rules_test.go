@@ -57,7 +57,7 @@ func byValue(proposals ...Proposal) *commit {
 // signedKeyPackage makes a key package with whatever change.
 func signedKeyPackage(t *testing.T, c Client, change func(kp *KeyPackage, leaf *leafFields)) *KeyPackage {
 	t.Helper()
-	s, err := lookupSuite(testSuite)
+	s, err := lookupSuite(testSuite, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -226,7 +226,7 @@ func TestTreeEncodingRules(t *testing.T) {
 // from its bytes: hashes, places of leaves, keys and credentials. What it was cloned
 // from stays as it was.
 func TestTreeCaches(t *testing.T) {
-	s, err := lookupSuite(testSuite)
+	s, err := lookupSuite(testSuite, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

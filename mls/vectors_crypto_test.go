@@ -344,7 +344,7 @@ func vectorsWelcome(t *testing.T, c *tally) {
 		}
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			message := func(b []byte) *Message {
-				m, err := UnmarshalMessage(b)
+				m, err := UnmarshalMessage(b, moreSuites...)
 				if err != nil {
 					t.Fatal(err)
 				}
