@@ -50,6 +50,7 @@ type options struct {
 	inMemory   bool
 	key        *[store.KeySize]byte
 	plain      bool
+	standby    bool
 	logger     *slog.Logger
 	appVersion string
 	padding    bool
@@ -119,6 +120,22 @@ func InMemory() Option {
 		return nil
 	}
 }
+
+// WithStandby lets [NewClient] wait, as long as its context allows, while the database
+// is in use, instead of failing with [ErrInUse]. So a second process stands by and goes
+// on as the same installation, within half a second, when the first is closed, ends, or
+// is killed: with what that had not published yet, from where its streams had come.
+//
+// The lock is one of the system on a file beside the database. A process that hangs or
+// is stopped has it still: nobody takes over then, until it is killed.
+func WithStandby() Option {
+	return func(o *options) error {
+		o.standby = true
+		return nil
+	}
+}
+
+const standingBy = "standing by: the database is in use"
 
 // WithLogger takes what happens; by default nothing is logged. No content, key
 // or address is.
@@ -208,6 +225,9 @@ func newOptions(list []Option) (*options, error) {
 // storeOptions says which database a wallet's client uses, and makes its key if there is none.
 func (o *options) storeOptions(address string) (store.Options, error) {
 	if o.inMemory {
+		if o.standby {
+			return store.Options{}, errors.New("a database in memory has nobody to stand by for")
+		}
 		return store.Options{}, nil
 	}
 	path := o.path
@@ -218,6 +238,9 @@ func (o *options) storeOptions(address string) (store.Options, error) {
 		}
 	}
 	so := store.Options{Path: path, Key: o.key, VFS: o.vfs}
+	if o.standby {
+		so.Standby = func() { o.logger.Info(standingBy) }
+	}
 	if o.key == nil && !o.plain {
 		key, err := keyFile(path)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/ncruces/go-sqlite3"
@@ -48,6 +49,9 @@ const applicationID = 0x786d7467
 // scrubPages is how many pages the log may hold before it is emptied.
 const scrubPages = 1000
 
+// standbyRetry is how often who waits for a database looks whether it is free.
+const standbyRetry = 250 * time.Millisecond
+
 // Options say which database to open.
 type Options struct {
 	// Path is the file's; empty for a database in memory.
@@ -57,6 +61,9 @@ type Options struct {
 	// VFS is the SQLite file system below the encryption; empty for that of
 	// the operating system. Tests cut its power.
 	VFS string
+	// Standby, if not nil, is called if the database is in use, which is then waited
+	// for instead of returning ErrInUse.
+	Standby func()
 }
 
 // DB is safe for use by several goroutines.
@@ -87,7 +94,7 @@ func Open(ctx context.Context, o Options) (db *DB, err error) {
 	if o.Path != "" {
 		// Another file system's own locks have to do.
 		if o.VFS == "" {
-			if err := db.acquire(o.Path); err != nil {
+			if err := db.acquire(ctx, o); err != nil {
 				return db, err
 			}
 		}
@@ -107,13 +114,22 @@ func Open(ctx context.Context, o Options) (db *DB, err error) {
 	return db, nil
 }
 
-// acquire makes sure that no other process has the database open.
-func (db *DB) acquire(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+// acquire makes sure that nobody else has the database open. The system gives the
+// lock back when the process ends, in whatever way.
+func (db *DB) acquire(ctx context.Context, o Options) error {
+	if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
 		return fmt.Errorf("opening the database: %w", err)
 	}
-	db.lock = flock.New(path+".lock", flock.SetPermissions(0o600))
+	db.lock = flock.New(o.Path+".lock", flock.SetPermissions(0o600))
 	locked, err := db.lock.TryLock()
+	if err == nil && !locked && o.Standby != nil {
+		o.Standby()
+		// Asking now and then works on every system, and can be ended.
+		locked, err = db.lock.TryLockContext(ctx, standbyRetry)
+		if err != nil && ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", ErrInUse, context.Cause(ctx))
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("opening the database: %w", err)
 	}
