@@ -76,7 +76,7 @@ type DB struct {
 	logPages   int
 	oldLog     bool  // the log may be one that a crash has left
 	lazy       bool  // the log is not synced with each transaction
-	inserted   int64 // the latest time of insertion, see [Tx.AddMessage]
+	inserted   int64 // the latest time of insertion, 0 until it is asked for, see [Tx.AddMessage]
 
 	decisions atomic.Int64 // see [DB.Decisions]
 }
@@ -90,7 +90,6 @@ func Open(ctx context.Context, o Options) (db *DB, err error) {
 			db = nil
 		}
 	}()
-	fresh := true
 	if o.Path != "" {
 		// Another file system's own locks have to do.
 		if o.VFS == "" {
@@ -98,20 +97,21 @@ func Open(ctx context.Context, o Options) (db *DB, err error) {
 				return db, err
 			}
 		}
-		if fresh, err = inspect(ctx, o); err != nil {
+		state, err := inspect(ctx, o)
+		if err != nil {
 			return db, err
 		}
+		if state == stateNew {
+			if err := create(ctx, o); err != nil {
+				return db, err
+			}
+		}
+		db.oldLog = state == stateOpen
 	}
-	if db.conn, err = sqlite3.OpenContext(ctx, o.uri(o.fileSystem())); err != nil {
-		return db, fmt.Errorf("opening the database: %w", translate(err))
-	}
-	if err := db.configure(o, fresh); err != nil {
+	if db.conn, err = connect(ctx, o, o.fileSystem()); err != nil {
 		return db, err
 	}
-	if db.inserted, err = (&Tx{db}).lastInserted(); err != nil {
-		return db, err
-	}
-	return db, nil
+	return db, db.configure(o)
 }
 
 // acquire makes sure that nobody else has the database open. The system gives the
@@ -162,35 +162,44 @@ func (o Options) fileSystem() string {
 	return encryptedVFS(o.VFS)
 }
 
-func setKey(conn *sqlite3.Conn, key *[KeySize]byte) error {
-	if key == nil {
-		return nil
-	}
-	err := conn.Exec("PRAGMA hexkey='" + hex.EncodeToString(key[:]) + "'")
+// connect opens the file, which has no owner but us, by a file system.
+func connect(ctx context.Context, o Options, fileSystem string) (*sqlite3.Conn, error) {
+	conn, err := sqlite3.OpenContext(ctx, o.uri(fileSystem))
 	if err != nil {
-		// SQLite's text would hold the statement, and so the key.
-		return errors.New("opening the database: setting the key failed")
+		return nil, fmt.Errorf("opening the database: %w", translate(err))
 	}
-	return nil
+	if o.Path != "" && o.Key != nil {
+		if err := conn.Exec("PRAGMA hexkey='" + hex.EncodeToString(o.Key[:]) + "'"); err != nil {
+			// SQLite's text would hold the statement, and so the key.
+			return nil, errors.Join(errors.New("opening the database: setting the key failed"), conn.Close())
+		}
+	}
+	if err := conn.Exec("PRAGMA locking_mode = EXCLUSIVE"); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the database: %w", translate(err)), conn.Close())
+	}
+	return conn, nil
 }
 
-func (db *DB) configure(o Options, fresh bool) error {
-	if o.Path != "" {
-		if err := setKey(db.conn, o.Key); err != nil {
+// logged switches to a log, of which nothing gets lost.
+const logged = `
+	PRAGMA journal_mode = WAL;
+	PRAGMA synchronous = FULL;
+	PRAGMA wal_autocheckpoint = 0;
+`
+
+func (db *DB) configure(o Options) error {
+	if o.Path == "" {
+		if err := fill(db.conn); err != nil {
 			return err
 		}
 	}
 	// What is deleted has to be gone from the file, too: it may be a spent key.
 	err := db.conn.Exec(`
-		PRAGMA locking_mode = EXCLUSIVE;
 		PRAGMA temp_store = MEMORY;
 		PRAGMA secure_delete = ON;
 		PRAGMA cache_size = -512;
-		PRAGMA journal_mode = WAL;
-		PRAGMA synchronous = FULL;
-		PRAGMA wal_autocheckpoint = 0;
 		PRAGMA foreign_keys = ON;
-	`)
+	` + logged)
 	if err != nil {
 		return fmt.Errorf("opening the database: %w", translate(err))
 	}
@@ -198,12 +207,6 @@ func (db *DB) configure(o Options, fresh bool) error {
 		db.logPages = pages
 		return nil
 	})
-	if fresh {
-		if err := db.conn.Exec(fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
-			return fmt.Errorf("making the database: %w", translate(err))
-		}
-	}
-	db.oldLog = !fresh
 	return db.migrate()
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/hex"
 	"sync"
 
 	"github.com/ncruces/go-sqlite3"
@@ -25,6 +26,33 @@ func encryptedVFS(base string) string {
 
 // encrypt wraps a file system.
 func encrypt(base vfs.VFS) vfs.VFS { return adiantum.Wrap(wholeBlocks{base}, nil) }
+
+// decrypt replaces the first block of a file by what it holds.
+func decrypt(block vfsutil.SliceFile, key *[KeySize]byte) error {
+	f, _, err := encrypt(oneFile{file: &block}).(vfs.VFSFilename).OpenFilename(nil, vfs.OPEN_MAIN_DB|vfs.OPEN_READONLY)
+	if err != nil {
+		return err
+	}
+	if _, err := f.(vfs.FilePragma).Pragma("hexkey", hex.EncodeToString(key[:])); err != nil {
+		return err
+	}
+	plain := make([]byte, len(block))
+	if _, err := f.ReadAt(plain, 0); err != nil {
+		return err
+	}
+	copy(block, plain)
+	return nil
+}
+
+// oneFile is a file system with one file, of whatever name.
+type oneFile struct {
+	vfs.VFS
+	file vfs.File
+}
+
+func (o oneFile) OpenFilename(_ *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
+	return o.file, flags, nil
+}
 
 // wholeBlocks shows logs without the part of a block that a full disk, or a
 // crash, may have left at the end: it can't be decrypted, and SQLite would not

@@ -2,9 +2,12 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"strconv"
 	"sync/atomic"
 
@@ -13,12 +16,25 @@ import (
 	"github.com/ncruces/go-sqlite3/vfs"
 )
 
+// state is what is found of a database.
+type state int
+
+const (
+	stateNew    state = iota // nothing was stored yet
+	stateClosed              // it was closed and has no log
+	stateOpen                // it may have a log that a crash has left
+)
+
 var inspections atomic.Int64
 
 // inspect looks at the database, as a crash may have left it, without changing
 // a file: SQLite, opening one with the wrong key, would throw its log away.
-// Fresh means that nothing was stored yet.
-func inspect(ctx context.Context, o Options) (fresh bool, err error) {
+func inspect(ctx context.Context, o Options) (s state, err error) {
+	if o.VFS == "" {
+		if s, ok := glance(o); ok {
+			return s, nil
+		}
+	}
 	scratch := &unwritten{VFS: vfs.Find(o.VFS), files: map[string]*unwrittenContent{}}
 	defer func() { err = errors.Join(err, scratch.close()) }()
 	name := "inspect-" + strconv.FormatInt(inspections.Add(1), 10)
@@ -28,27 +44,27 @@ func inspect(ctx context.Context, o Options) (fresh bool, err error) {
 		vfs.Register(name, scratch)
 	}
 	defer vfs.Unregister(name)
-	conn, err := sqlite3.OpenContext(ctx, o.uri(name))
-	if err != nil {
-		return false, fmt.Errorf("opening the database: %w", translate(err))
+	conn, err := connect(ctx, o, name)
+	if o.Key != nil && scratch.plain {
+		err = fmt.Errorf("%w: it is not encrypted", ErrForeign)
+	}
+	if conn == nil {
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	if o.Key != nil && scratch.plain {
-		return false, fmt.Errorf("%w: it is not encrypted", ErrForeign)
-	}
-	if err := setKey(conn, o.Key); err != nil {
-		return false, err
+	if err != nil {
+		return 0, err
 	}
 	if _, err := conn.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true); err != nil {
-		return false, fmt.Errorf("opening the database: %w", err)
+		return 0, fmt.Errorf("opening the database: %w", err)
 	}
 	return judge(conn)
 }
 
 // judge says whose database it is.
-func judge(conn *sqlite3.Conn) (fresh bool, err error) {
-	err = conn.Exec("PRAGMA locking_mode = EXCLUSIVE")
+func judge(conn *sqlite3.Conn) (state, error) {
 	var facts [3]int64
+	var err error
 	for i, name := range []string{"application_id", "user_version", "schema_version"} {
 		if err == nil {
 			facts[i], err = pragma(conn, name)
@@ -57,18 +73,58 @@ func judge(conn *sqlite3.Conn) (fresh bool, err error) {
 	id, version := facts[0], facts[1]
 	switch {
 	case errors.Is(err, sqlite3.NOTADB):
-		return false, ErrWrongKey
+		return 0, ErrWrongKey
 	case err != nil:
-		return false, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return 0, fmt.Errorf("%w: %w", ErrDamaged, err)
 	case facts == [3]int64{}, facts == [3]int64{applicationID}:
-		return true, nil // a crash came before the tables
+		return stateNew, nil // a crash came before the tables
 	case id != applicationID:
-		return false, ErrForeign
+		return 0, ErrForeign
 	case version > int64(len(migrations)):
-		return false, fmt.Errorf("%w: its version is %d, this one knows %d", ErrNewer, version, len(migrations))
+		return 0, fmt.Errorf("%w: its version is %d, this one knows %d", ErrNewer, version, len(migrations))
 	}
-	return false, nil
+	return stateOpen, nil
 }
+
+// glance is enough for a database of ours that was closed, or is not there: opening
+// it twice takes much longer. It says whether it was.
+func glance(o Options) (s state, ok bool) {
+	for _, log := range []string{o.Path + "-wal", o.Path + "-journal"} {
+		if _, err := os.Lstat(log); !errors.Is(err, fs.ErrNotExist) {
+			return 0, false
+		}
+	}
+	// The log of a file that is linked to is elsewhere.
+	info, err := os.Lstat(o.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return stateNew, true
+	case err != nil || !info.Mode().IsRegular():
+		return 0, false
+	case info.Size() == 0:
+		return stateNew, true
+	}
+	f, err := os.Open(o.Path)
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	head := make(vfsutil.SliceFile, cipherBlock)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return 0, false
+	}
+	if o.Key != nil {
+		if err := decrypt(head, o.Key); err != nil {
+			return 0, false
+		}
+	}
+	// See "The Database Header" of SQLite's file format.
+	id, version := binary.BigEndian.Uint32(head[68:]), binary.BigEndian.Uint32(head[60:])
+	return stateClosed, string(head[:16]) == sqliteMagic && id == applicationID && 0 < version && version <= uint32(len(migrations))
+}
+
+// sqliteMagic is what SQLite's files begin with.
+const sqliteMagic = "SQLite format 3\x00"
 
 // unwritten is a file system over another one that keeps all changes to itself.
 type unwritten struct {
@@ -116,7 +172,7 @@ func (u *unwritten) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.Fi
 		if _, err := c.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
 			return nil, flags, err
 		}
-		u.plain = string(head) == "SQLite format 3\x00"
+		u.plain = string(head) == sqliteMagic
 	}
 	c.deleted = false
 	return c, flags, nil

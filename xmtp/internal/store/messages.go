@@ -51,7 +51,11 @@ func scanMessage(r Row) Message {
 // AddMessage stores a message unless the group has one with its id. Its time of
 // insertion is moved on if need be, so that it is later than that of all before it.
 func (tx *Tx) AddMessage(m Message) (added bool, err error) {
-	inserted := max(m.Inserted, tx.db.inserted+1)
+	last, err := tx.lastInserted()
+	if err != nil {
+		return false, err
+	}
+	inserted := max(m.Inserted, last+1)
 	err = tx.Exec("INSERT INTO messages (id, group_id, number, sent, inserted, sender, installation, kind, delivery, content_type, expires, key, push, content) "+
 		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
 		m.ID, m.Group, m.Number, m.Sent, inserted, m.Sender, m.Installation, m.Kind, m.Delivery, m.ContentType, orNull(m.Expires), m.Key, m.Push, m.Content)
@@ -71,8 +75,10 @@ func orNull(n int64) any {
 
 // lastInserted returns the latest time at which a message was stored.
 func (tx *Tx) lastInserted() (ns int64, err error) {
-	_, err = tx.One("SELECT coalesce(max((SELECT max(inserted) FROM messages WHERE group_id = groups.id)), 0) FROM groups", nil, func(r Row) { ns = r.Int(0) })
-	return ns, err
+	if tx.db.inserted == 0 {
+		_, err = tx.One("SELECT coalesce(max((SELECT max(inserted) FROM messages WHERE group_id = groups.id)), 0) FROM groups", nil, func(r Row) { tx.db.inserted = r.Int(0) })
+	}
+	return tx.db.inserted, err
 }
 
 // MarkPublished notes where an own message came to stand in the log, and when it

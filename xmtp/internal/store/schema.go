@@ -1,8 +1,13 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/vfs/memdb"
 )
 
 // migrations bring a database from the version that is their index to the
@@ -273,4 +278,46 @@ func (db *DB) undo() error {
 		return nil
 	}
 	return db.conn.Exec("ROLLBACK")
+}
+
+// create makes a new database. A crash leaves all of it or a file that still counts
+// as new.
+func create(ctx context.Context, o Options) error {
+	conn, err := connect(ctx, o, o.fileSystem())
+	if err != nil {
+		return err
+	}
+	// As with settle, nothing is appended to what a crash has left.
+	if err = conn.Exec(logged + "PRAGMA wal_checkpoint(TRUNCATE)"); err == nil {
+		err = fill(conn)
+	}
+	if err := errors.Join(err, conn.Close()); err != nil {
+		return fmt.Errorf("making the database: %w", translate(err))
+	}
+	return nil
+}
+
+// blankURI names the database that blank makes.
+const blankURI = "file:/go-xmtp-blank?vfs=memdb"
+
+// blank makes an empty database of the newest version in memory. A copy of it is made
+// in a tenth of the time that all the migrations take.
+var blank = sync.OnceValue(func() error {
+	memdb.Create("go-xmtp-blank", nil) // stays when nobody has it open
+	conn, err := sqlite3.Open(blankURI)
+	if err != nil {
+		return err
+	}
+	db := &DB{conn: conn}
+	// The size of pages is that of encrypted blocks; in memory it would be another.
+	header := fmt.Sprintf("PRAGMA page_size = %d; PRAGMA application_id = %d", cipherBlock, applicationID)
+	return errors.Join(conn.Exec(header), db.migrate(), conn.Close())
+})
+
+// fill makes a database that has nothing one of the newest version, in one transaction.
+func fill(conn *sqlite3.Conn) error {
+	if err := blank(); err != nil {
+		return err
+	}
+	return conn.Restore("main", blankURI)
 }

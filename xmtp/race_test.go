@@ -1,0 +1,5 @@
+//go:build race
+
+package xmtp
+
+const underRace = true
