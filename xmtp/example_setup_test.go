@@ -54,6 +54,44 @@ func ExampleNewClient() {
 	// Output: the same installation: true
 }
 
+// A second process would do the same: it waits until the first one is gone.
+func ExampleWithStandby() {
+	ctx := context.Background()
+	n, err := node.Start(ctx, node.Options{Listen: "127.0.0.1:0", Ephemeral: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer n.Close()
+	folder, err := os.MkdirTemp("", "xmtp-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(folder)
+
+	wallet := newWallet()
+	open := func() *xmtp.Client {
+		client, err := xmtp.NewClient(ctx, wallet,
+			xmtp.WithNode("http://"+n.Addr()),
+			xmtp.WithDatabase(filepath.Join(folder, "bot.db")),
+			xmtp.WithStandby(),
+		)
+		if err != nil {
+			log.Fatal(err)
+		}
+		return client
+	}
+	first := open()
+	taken := make(chan *xmtp.Client)
+	go func() { taken <- open() }()
+	if err := first.Close(); err != nil { // or its process is killed
+		log.Fatal(err)
+	}
+	second := <-taken
+	defer second.Close()
+	fmt.Println("the same installation:", second.InstallationID() == first.InstallationID())
+	// Output: the same installation: true
+}
+
 // A database whose protection is the disk's.
 func ExampleWithoutEncryption() {
 	ctx := context.Background()

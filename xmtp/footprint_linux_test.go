@@ -104,7 +104,7 @@ func used() (u usage, err error) {
 
 // What a client costs that has a conversation and nothing to do.
 func TestIdleClients(t *testing.T) {
-	clients := 21
+	clients := 11
 	if proof {
 		clients = 1001
 	}
@@ -127,7 +127,7 @@ func TestIdleClients(t *testing.T) {
 
 // Nothing of a client is left when it was closed, or could not be opened.
 func TestNothingLeft(t *testing.T) {
-	clients := 10
+	clients := 2
 	if proof {
 		clients = 500
 	}
@@ -173,7 +173,7 @@ func TestNothingLeft(t *testing.T) {
 			{nil, []Option{WithDatabase(filepath.Join(foreign, "below a file"))}},
 			{nil, []Option{InMemory(), WithNode("http://127.0.0.1:1")}},
 		} {
-			ctx, cancel := context.WithTimeout(ctx, time.Second/2)
+			ctx, cancel := context.WithTimeout(ctx, time.Second/5)
 			_, err := NewClient(ctx, must(GeneratePrivateKeySigner())(t), append([]Option{WithNode(url)}, failing.list...)...)
 			cancel()
 			if err == nil || failing.want != nil && !errors.Is(err, failing.want) {

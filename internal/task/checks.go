@@ -203,6 +203,8 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"client", "content by codec, compressed content, bounded", stepTests, "content", "TestCodec.*|TestCompressed.*|TestGroupUpdated.*|TestText.*|TestMarshal.*"},
 	{"client", "the matrix of operations is whole, and each has an example", stepTests, "internal/archtest", "TestMatrix|TestExamples"},
 	{"client", "a database that was rolled back sends nothing", stepTests, "xmtp", "TestRolledBack.*"},
+	{"client", "many clients in one process: memory, descriptors and threads of each; nothing left of those closed or not opened", stepTests, "xmtp", "TestIdleClients|TestNothingLeft"},
+	{"client", "a second process is refused, or stands by and goes on when the first is killed", stepTests, "xmtp", "TestDatabaseInUse|TestStandby.*|TestLockFileRemoved"},
 	{"client", "64 senders at once", stepTests, "xmtp", "TestManySenders.*|TestManyGoroutines.*"},
 	{"xmtp", "demo, id, send, read", stepTests, "cmd/xmtp", "TestScripts"},
 	{"Go", "direct messages with official clients, created by either side", stepOfficial, "interop", "TestGoDM.*"},
