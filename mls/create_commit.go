@@ -157,7 +157,7 @@ func (g *Group) commit(opts CommitOptions) (*Pending[*OutgoingCommit], error) {
 	out.Staged.next = b.next
 	tr := &transition{
 		staged: out.Staged, next: b.next, before: b.outcome.before,
-		hash: e.suite.Hash(nil, message), content: b.content.raw,
+		hash: e.suite.Hash(nil, message), content: b.content.withoutPath(),
 	}
 	signer := b.signer
 	changes := func() []Record { return []Record{g.ownCommitRecord(tr)} }
@@ -166,6 +166,17 @@ func (g *Group) commit(opts CommitOptions) (*Pending[*OutgoingCommit], error) {
 		g.ownCommit = tr
 	}
 	return newPending(g, out, changes, done, func() { tr.wipe(e) }).consuming(e.context.epoch, use), nil
+}
+
+// withoutPath encodes the content of a commit of ours for [Load], which doesn't need
+// what the path has for each of the others.
+func (c *framedContent) withoutPath() []byte {
+	short, content := *c.commit, *c
+	if short.path != nil {
+		short.path = &updatePath{leaf: short.path.leaf}
+	}
+	content.commit = &short
+	return content.append(nil)
 }
 
 // wipe overwrites what is not needed once the commit is made.

@@ -66,8 +66,8 @@ type transition struct {
 	next   *epoch                 // nil if we are removed
 	before map[LeafIndex]LeafNode // the leaves that changed, as they were
 
-	// For our own commits: the hash of the message, and what describes the
-	// commit when the state is loaded.
+	// For our own commits: the hash of the message, and the FramedContent, but for
+	// the nodes of the path, which describes the commit when the state is loaded.
 	hash    []byte
 	content []byte
 }

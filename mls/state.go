@@ -131,7 +131,7 @@ const (
 	fieldEntry    = 8 // hash of the external commit by which we came in
 
 	fieldHash     = 16 // of the message of our commit
-	fieldContent  = 17 // FramedContent of our commit
+	fieldContent  = 17 // FramedContent of our commit, without the nodes of its path
 	fieldContext  = 18 // GroupContext of the next epoch
 	fieldNodes    = 19 // {node index, node<V>} repeated, of those that change
 	fieldTreeSize = 20 // leaves of the next tree, or of a past one
