@@ -72,14 +72,19 @@ type client struct {
 	conn     *grpc.ClientConn
 }
 
-// dial connects to the node until the test ends.
+// dial connects to the node until the test ends. There is no node if the options tell
+// how to reach it.
 func dial(t testing.TB, n *node.Node, options ...grpc.DialOption) *client {
 	t.Helper()
 	options = append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(4*maxMessage)),
 	}, options...)
-	conn, err := grpc.NewClient("passthrough:///"+n.Addr(), options...)
+	addr := "within the process"
+	if n != nil {
+		addr = n.Addr()
+	}
+	conn, err := grpc.NewClient("passthrough:///"+addr, options...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,6 +62,9 @@ type Options struct {
 	// gRPC-Web and Connect over HTTP/1.1; [DefaultListen] if empty. Port 0 takes a
 	// free one, see [Node.Addr].
 	Listen string
+	// Listener is listened on in place of Listen: a port that was opened already, or
+	// something within the process. The node closes it.
+	Listener net.Listener
 	// WebListen is a second address, which serves the same. There is none if it is
 	// empty; browsers look for a local node at [DefaultWebListen]. See [Node.WebAddr].
 	WebListen string
@@ -87,6 +90,9 @@ type Options struct {
 	Data string
 	// Ephemeral keeps everything in memory instead. Data must be empty then.
 	Ephemeral bool
+	// Memory is where an ephemeral node keeps everything, so that another one can be
+	// started with it when this one has ended; a new one if nil.
+	Memory *Memory
 	// Reserve is the free disk space, in bytes, below which writes are refused
 	// until there is room again; 256 MiB if zero. It has no meaning in memory.
 	Reserve uint64
@@ -103,6 +109,12 @@ type Options struct {
 	// ShutdownGrace bounds how long [Node.Shutdown] waits for calls under way;
 	// 5 s if zero.
 	ShutdownGrace time.Duration
+	// UnaryInterceptor is around each call with one answer, behind the limits. It may
+	// call the handler as often as it likes, or not at all. For tests of what happens
+	// if the network loses something, and for measuring.
+	UnaryInterceptor grpc.UnaryServerInterceptor
+	// StreamInterceptor is the same for streams.
+	StreamInterceptor grpc.StreamServerInterceptor
 	// ContractVerifier asks chains about smart-contract wallets. Without one,
 	// their signatures are refused.
 	ContractVerifier identity.ContractVerifier
@@ -121,16 +133,24 @@ const (
 )
 
 func (o *Options) complete() error {
-	if o.Listen == "" {
+	switch {
+	case o.Listener != nil && o.Listen != "":
+		return errors.New("node: both an address and a listener were given: choose one")
+	case o.Listener == nil && o.Listen == "":
 		o.Listen = DefaultListen
 	}
 	switch {
+	case o.Memory != nil && !o.Ephemeral:
+		return errors.New("node: memory was given for a node that is not ephemeral")
 	case o.Ephemeral && o.Data != "":
 		return errors.New("node: both a data directory and ephemeral were asked for: choose one")
 	case !o.Ephemeral && o.Data == "":
 		return errors.New("node: no data directory: set Data, or Ephemeral to keep nothing")
 	case o.Ephemeral:
-		o.fs, o.Data, o.Reserve = vfs.NewMem(), "data", 0
+		if o.Memory == nil {
+			o.Memory = new(Memory)
+		}
+		o.fs, o.Data, o.Reserve = o.Memory.fs(), "data", 0
 	case o.fs == nil:
 		// The lock knows a directory by its name.
 		absolute, err := filepath.Abs(o.Data)
@@ -208,9 +228,11 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if err != nil {
 		return nil, abandon(err)
 	}
-	port, err := listen(ctx, o.Logger, "Listen", o.Listen)
-	if err != nil {
-		return nil, abandon(err)
+	port := o.Listener
+	if port == nil {
+		if port, err = listen(ctx, o.Logger, "Listen", o.Listen); err != nil {
+			return nil, abandon(err)
+		}
 	}
 	ports = append(ports, port)
 	n.addr = port.Addr().String()
@@ -259,7 +281,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		ports = ports[:len(ports)-1]
 	}
 	n.limiter = api.NewLimiter(o.Now, o.Logger, api.Limits(o.Limits))
-	n.transport = newTransport(o.Logger, certs, n.limiter, ports...)
+	n.transport = newTransport(o, certs, n.limiter, ports...)
 	n.start()
 	return n, nil
 }

@@ -105,16 +105,18 @@ type transport struct {
 	web    *web.Handler
 	http   *http.Server
 	calls  *observe.Calls
+	around interceptors
 	failed chan error // receives the first failure
 	ended  sync.WaitGroup
 }
 
 // newTransport takes over the ports.
-func newTransport(logger *slog.Logger, certs certificates, limiter *api.Limiter, ports ...net.Listener) *transport {
+func newTransport(o Options, certs certificates, limiter *api.Limiter, ports ...net.Listener) *transport {
 	t := &transport{
-		ports: ports,
-		certs: certs,
-		front: front.New(front.Config{Timeout: firstBytesTimeout, TLS: certs.config}),
+		ports:  ports,
+		certs:  certs,
+		around: interceptors{o.UnaryInterceptor, o.StreamInterceptor},
+		front:  front.New(front.Config{Timeout: firstBytesTimeout, TLS: certs.config}),
 		grpc: grpc.NewServer(
 			grpc.MaxRecvMsgSize(api.MaxMessageBytes),
 			grpc.MaxSendMsgSize(api.MaxMessageBytes),
@@ -149,7 +151,7 @@ func newTransport(logger *slog.Logger, certs certificates, limiter *api.Limiter,
 			BodyTimeout:   bodyTimeout,
 			ErrStopped:    api.ErrShuttingDown,
 			Hold:          limiter.Hold,
-			Logger:        logger,
+			Logger:        o.Logger,
 		}),
 		failed: make(chan error, 1),
 	}
@@ -169,7 +171,7 @@ func newTransport(logger *slog.Logger, certs certificates, limiter *api.Limiter,
 			PingTimeout:          pingTimeout,
 		},
 		// It names addresses.
-		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
 	return t
 }
@@ -179,6 +181,7 @@ func (t *transport) GetServiceInfo() map[string]grpc.ServiceInfo { return t.grpc
 
 // RegisterService adds a service for all clients; see [grpc.ServiceRegistrar].
 func (t *transport) RegisterService(service *grpc.ServiceDesc, implementation any) {
+	service = t.around.service(service)
 	t.grpc.RegisterService(t.calls.Service(service, observe.GRPC), implementation)
 	t.web.RegisterService(t.calls.Service(service, observe.Web), implementation)
 }

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+
+	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/go-xmtp/go-xmtp/node"
 	"github.com/go-xmtp/go-xmtp/xmtp"
@@ -90,6 +93,45 @@ func ExampleWithStandby() {
 	defer second.Close()
 	fmt.Println("the same installation:", second.InstallationID() == first.InstallationID())
 	// Output: the same installation: true
+}
+
+// A client without network and disk: the node is in the same program, and the database
+// in memory, where it is found again. For tests there is package xmtptest.
+func ExampleWithDialer() {
+	ctx := context.Background()
+	pipes := bufconn.Listen(64 << 10)
+	n, err := node.Start(ctx, node.Options{Listener: pipes, Ephemeral: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer n.Close()
+
+	wallet, database := newWallet(), new(xmtp.Memory)
+	open := func() *xmtp.Client {
+		client, err := xmtp.NewClient(ctx, wallet,
+			xmtp.WithNode("http://node.internal"),
+			xmtp.WithDialer(func(ctx context.Context, address string) (net.Conn, error) {
+				fmt.Println("connecting to", address)
+				return pipes.DialContext(ctx)
+			}),
+			xmtp.WithMemory(database),
+		)
+		if err != nil {
+			log.Fatal(err)
+		}
+		return client
+	}
+	first := open()
+	id := first.InstallationID()
+	if err := first.Close(); err != nil {
+		log.Fatal(err)
+	}
+	again := open() // which needs no network
+	defer again.Close()
+	fmt.Println("the same installation:", again.InstallationID() == id)
+	// Unordered output:
+	// connecting to node.internal:80
+	// the same installation: true
 }
 
 // A database whose protection is the disk's.

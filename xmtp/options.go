@@ -1,12 +1,14 @@
 package xmtp
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -48,6 +50,7 @@ type options struct {
 	dial       network.Dialer
 	path       string
 	inMemory   bool
+	memory     *Memory // may be nil
 	key        *[store.KeySize]byte
 	plain      bool
 	standby    bool
@@ -79,6 +82,17 @@ func WithNode(nameOrURL string) Option {
 	}
 }
 
+// WithDialer replaces how connections to the node are opened: the address is
+// host:port. It is for proxies, and for nodes within the same process. A connection
+// that was opened so is the client's own, while clients of a process that use the
+// same node without it share one.
+func WithDialer(dial func(ctx context.Context, address string) (net.Conn, error)) Option {
+	return func(o *options) error {
+		o.dial = dial
+		return nil
+	}
+}
+
 // WithDatabase sets the file that the client keeps its state in. By default it
 // is in the user's configuration folder, one for each wallet and node.
 func WithDatabase(path string) Option {
@@ -86,7 +100,7 @@ func WithDatabase(path string) Option {
 		if path == "" {
 			return errors.New("the database's path is empty")
 		}
-		o.path = path
+		o.path, o.inMemory, o.memory = path, false, nil
 		return nil
 	}
 }
@@ -113,10 +127,19 @@ func WithoutEncryption() Option {
 }
 
 // InMemory keeps nothing: the installation is lost when the client is closed.
-// It is for tests.
-func InMemory() Option {
+// It is for tests. Of this, [WithMemory] and [WithDatabase] the last one counts.
+func InMemory() Option { return WithMemory(nil) }
+
+// A Memory is a database that is nowhere but in memory. The zero value has nothing
+// in it.
+type Memory struct{ pages store.Memory }
+
+// WithMemory is [InMemory], but for what the client leaves in m when it is closed: so
+// tests can close a client and open it again. One client at a time can have it
+// ([ErrInUse]).
+func WithMemory(m *Memory) Option {
 	return func(o *options) error {
-		o.inMemory = true
+		o.inMemory, o.memory = true, m
 		return nil
 	}
 }
@@ -228,7 +251,10 @@ func (o *options) storeOptions(address string) (store.Options, error) {
 		if o.standby {
 			return store.Options{}, errors.New("a database in memory has nobody to stand by for")
 		}
-		return store.Options{}, nil
+		if o.memory == nil {
+			return store.Options{}, nil
+		}
+		return store.Options{Memory: &o.memory.pages}, nil
 	}
 	path := o.path
 	if path == "" {

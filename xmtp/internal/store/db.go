@@ -56,6 +56,9 @@ const standbyRetry = 250 * time.Millisecond
 type Options struct {
 	// Path is the file's; empty for a database in memory.
 	Path string
+	// Memory is where a database in memory comes from and stays when it is closed.
+	// Without it, it is empty at first and gone in the end.
+	Memory *Memory
 	// Key encrypts the file; nil leaves it plain.
 	Key *[KeySize]byte
 	// VFS is the SQLite file system below the encryption; empty for that of
@@ -68,7 +71,8 @@ type Options struct {
 
 // DB is safe for use by several goroutines.
 type DB struct {
-	lock *flock.Flock
+	lock   *flock.Flock
+	memory *Memory // nil if there is none
 
 	mu         sync.Mutex
 	conn       *sqlite3.Conn
@@ -110,6 +114,12 @@ func Open(ctx context.Context, o Options) (db *DB, err error) {
 	}
 	if db.conn, err = connect(ctx, o, o.fileSystem()); err != nil {
 		return db, err
+	}
+	if o.Memory != nil {
+		if err := o.Memory.take(db.conn); err != nil {
+			return db, err
+		}
+		db.memory = o.Memory
 	}
 	return db, db.configure(o)
 }
@@ -188,7 +198,7 @@ const logged = `
 `
 
 func (db *DB) configure(o Options) error {
-	if o.Path == "" {
+	if o.Path == "" && o.Memory == nil {
 		if err := fill(db.conn); err != nil {
 			return err
 		}
@@ -220,6 +230,9 @@ func (db *DB) Close() error {
 			err = errors.Join(err, s.Close())
 		}
 		db.statements = nil
+		if db.memory != nil {
+			err = errors.Join(err, db.memory.giveBack(db.conn))
+		}
 		err = errors.Join(err, db.conn.Close())
 		db.conn = nil
 	}

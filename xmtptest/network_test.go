@@ -1,0 +1,112 @@
+package xmtptest_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/go-xmtp/go-xmtp/xmtp"
+	"github.com/go-xmtp/go-xmtp/xmtptest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		check(t, err)
+		return v
+	}
+}
+
+// texts returns what a client reads in a conversation after a sync.
+func texts(t testing.TB, c *xmtp.Client, id string) []string {
+	t.Helper()
+	check(t, c.Sync(t.Context()))
+	var list []string
+	for _, m := range must(must(c.Conversation(id))(t).Messages(xmtp.MessageOptions{}))(t) {
+		if m.Kind == xmtp.KindApplication {
+			list = append(list, m.Text())
+		}
+	}
+	return list
+}
+
+// converse lets two say something, and returns the conversation's id.
+func converse(t testing.TB, alice, bob *xmtp.Client) string {
+	t.Helper()
+	dm := must(alice.DM(t.Context(), bob.Address()))(t)
+	must(dm.SendText(t.Context(), "hello"))(t)
+	check(t, bob.Sync(t.Context()))
+	must(must(bob.Conversation(dm.ID()))(t).SendText(t.Context(), "hello yourself"))(t)
+	if got := texts(t, alice, dm.ID()); !cmp.Equal(got, []string{"hello", "hello yourself"}) {
+		t.Fatalf("alice reads %q", got)
+	}
+	return dm.ID()
+}
+
+func TestConversation(t *testing.T) {
+	n := xmtptest.New(t)
+	converse(t, n.Client("alice"), n.Client("bob"))
+}
+
+// All of it lives in a bubble, where a month takes as long as there is something to do.
+func TestTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := xmtptest.New(t)
+		alice, bob := n.Client("alice"), n.Client("bob")
+		id := converse(t, alice, bob)
+		chat := must(alice.Conversation(id))(t)
+		check(t, chat.SetDisappearing(t.Context(), xmtp.Disappearing{In: time.Hour}))
+		must(chat.SendText(t.Context(), "soon gone"))(t)
+		if got := texts(t, bob, id); !cmp.Equal(got, []string{"hello", "hello yourself", "soon gone"}) {
+			t.Fatalf("bob reads %q", got)
+		}
+		time.Sleep(24 * time.Hour)
+		for name, c := range map[string]*xmtp.Client{"alice": alice, "bob": bob} {
+			if got := texts(t, c, id); !cmp.Equal(got, []string{"hello", "hello yourself"}) {
+				t.Errorf("%s reads %q a day later", name, got)
+			}
+		}
+	})
+}
+
+// A client that was closed is opened again as it was; a device is another one of the
+// same inbox.
+func TestReopen(t *testing.T) {
+	n := xmtptest.New(t)
+	alice, bob := n.Client("alice"), n.Client("bob")
+	id := converse(t, alice, bob)
+	installation := alice.InstallationID()
+	check(t, alice.Close())
+	alice = n.Client("alice")
+	if alice.InstallationID() != installation {
+		t.Error("opened again it is another installation")
+	}
+	if got := texts(t, alice, id); len(got) != 2 {
+		t.Errorf("opened again it reads %q", got)
+	}
+	phone := n.Client("alice/phone")
+	if phone.InboxID() != alice.InboxID() || phone.InstallationID() == installation {
+		t.Error("the phone is no other device of the same inbox")
+	}
+}
+
+func BenchmarkConversation(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		n := xmtptest.New(b)
+		converse(b, n.Client("alice"), n.Client("bob"))
+		n.Close()
+	}
+}
