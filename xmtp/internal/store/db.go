@@ -2,7 +2,8 @@
 // process has open.
 //
 // Everything goes through one connection and one lock. A transaction is short
-// and never waits for the network.
+// and waits neither for the network nor for the disk: who wants to know it there
+// waits after it.
 package store
 
 import (
@@ -79,10 +80,14 @@ type DB struct {
 	statements map[string]*sqlite3.Stmt
 	logPages   int
 	oldLog     bool  // the log may be one that a crash has left
-	lazy       bool  // the log is not synced with each transaction
 	inserted   int64 // the latest time of insertion, 0 until it is asked for, see [Tx.AddMessage]
 
 	decisions atomic.Int64 // see [DB.Decisions]
+
+	log       *logFile      // nil for a database in memory
+	committed atomic.Uint64 // the number of transactions; grows under mu
+	durable   atomic.Uint64 // how many of them the disk has
+	syncing   sync.Mutex    // held while the disk is waited for; comes before mu
 }
 
 // Open opens the database or makes a new one.
@@ -167,7 +172,7 @@ func (o Options) uri(fileSystem string) string {
 // fileSystem is the one that encrypts, if that is wanted.
 func (o Options) fileSystem() string {
 	if o.Key == nil {
-		return o.VFS
+		return plainVFS(o.VFS)
 	}
 	return encryptedVFS(o.VFS)
 }
@@ -217,11 +222,24 @@ func (db *DB) configure(o Options) error {
 		db.logPages = pages
 		return nil
 	})
-	return db.migrate()
+	if err := db.migrate(); err != nil || o.Path == "" {
+		return err
+	}
+	file, err := db.conn.FileControl("main", sqlite3.FCNTL_JOURNAL_POINTER)
+	if err != nil {
+		return fmt.Errorf("opening the database: %w", translate(err))
+	}
+	db.log, _ = file.(*logFile)
+	if db.log == nil {
+		return fmt.Errorf("opening the database: its log is a %T", file)
+	}
+	return nil
 }
 
 // Close closes the database. It may be called again.
 func (db *DB) Close() error {
+	db.syncing.Lock()
+	defer db.syncing.Unlock()
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	var err error
@@ -234,7 +252,7 @@ func (db *DB) Close() error {
 			err = errors.Join(err, db.memory.giveBack(db.conn))
 		}
 		err = errors.Join(err, db.conn.Close())
-		db.conn = nil
+		db.conn, db.log = nil, nil
 	}
 	if db.lock != nil {
 		// The lock file stays: removing it would race with another's locking.
@@ -259,6 +277,7 @@ func (db *DB) scrub() error {
 		return fmt.Errorf("emptying the database's log: %w", translate(err))
 	}
 	db.logPages, db.oldLog = 0, false
+	db.durable.Store(db.committed.Load())
 	return nil
 }
 

@@ -13,13 +13,21 @@ import (
 // cipherBlock is the unit that files are encrypted in.
 const cipherBlock = 4096
 
-var encrypted sync.Map // names of wrapped file systems
+var wrapped sync.Map // names of wrapped file systems
 
 // encryptedVFS registers the encryption over another file system.
 func encryptedVFS(base string) string {
-	name := "encrypted-" + base
-	if _, done := encrypted.LoadOrStore(name, true); !done {
-		vfs.Register(name, encrypt(vfs.Find(base)))
+	return wrappedVFS("encrypted-"+base, func() vfs.VFS { return loggedVFS{encrypt(vfs.Find(base))} })
+}
+
+// plainVFS registers another file system without encryption.
+func plainVFS(base string) string {
+	return wrappedVFS("plain-"+base, func() vfs.VFS { return loggedVFS{vfs.Find(base)} })
+}
+
+func wrappedVFS(name string, wrap func() vfs.VFS) string {
+	if _, done := wrapped.LoadOrStore(name, true); !done {
+		vfs.Register(name, wrap())
 	}
 	return name
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/vfs"
 )
 
 // Tx is a transaction, or a read of one consistent state. It must not be used
@@ -15,27 +16,37 @@ type Tx struct {
 
 // Update runs f in a transaction that is durable when Update returns nil, and
 // undone if f or the commit fails.
-func (db *DB) Update(f func(*Tx) error) error { return db.update(f, true) }
+//
+// It waits for the disk without holding up others, and with all who wait: one sync is
+// enough for what was committed before it.
+func (db *DB) Update(f func(*Tx) error) error {
+	number, err := db.update(f)
+	if err != nil {
+		return err
+	}
+	return db.await(number)
+}
 
 // UpdateLazily is Update for what can be had again, as from the node: it outlives
 // the process, but a power cut may undo it, with all that was done lazily since the
-// last Update. The next Update, or Scrub, makes it durable.
-func (db *DB) UpdateLazily(f func(*Tx) error) error { return db.update(f, false) }
+// last Update. The next Update, Sync or Scrub makes it durable.
+func (db *DB) UpdateLazily(f func(*Tx) error) error {
+	_, err := db.update(f)
+	return err
+}
 
-func (db *DB) update(f func(*Tx) error, durable bool) error {
+// update commits, and returns the number of the transaction.
+func (db *DB) update(f func(*Tx) error) (number uint64, err error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if db.conn == nil {
-		return ErrClosed
+		return 0, ErrClosed
 	}
 	if err := db.settle(); err != nil {
-		return err
-	}
-	if err := db.synchronous(durable); err != nil {
-		return err
+		return 0, err
 	}
 	if err := db.run("BEGIN IMMEDIATE"); err != nil {
-		return err
+		return 0, err
 	}
 	committed := false
 	defer func() {
@@ -45,35 +56,64 @@ func (db *DB) update(f func(*Tx) error, durable bool) error {
 		}
 	}()
 	if err := f(&Tx{db}); err != nil {
-		return err
+		return 0, err
 	}
-	if err := db.run("COMMIT"); err != nil {
-		return err
+	if err := db.commit(); err != nil {
+		return 0, err
 	}
 	committed = true
 	if db.logPages >= scrubPages {
-		// What was asked for is durable. A log that could not be emptied is
-		// tried again with the next transaction.
+		// A log that could not be emptied is tried again with the next transaction.
 		_ = db.scrub()
 	}
+	return db.committed.Load(), nil
+}
+
+// commit commits what is then in the hands of the system, if not on the disk.
+func (db *DB) commit() error {
+	if db.log == nil {
+		return db.run("COMMIT")
+	}
+	db.log.deferring = true
+	err := db.run("COMMIT")
+	db.log.deferring = false
+	if err != nil {
+		return err
+	}
+	db.committed.Add(1)
+	// What is left is padding. If it can't be written now, it is with what follows.
+	_ = db.log.flush()
 	return nil
 }
 
-// synchronous says whether the log is synced when a transaction ends.
-func (db *DB) synchronous(always bool) error {
-	if always == !db.lazy {
+// await returns when a transaction is durable.
+func (db *DB) await(number uint64) error {
+	if db.log == nil || db.durable.Load() >= number {
 		return nil
 	}
-	mode := "NORMAL"
-	if always {
-		mode = "FULL"
+	db.syncing.Lock()
+	defer db.syncing.Unlock()
+	if db.durable.Load() >= number {
+		return nil
 	}
-	if err := db.conn.Exec("PRAGMA synchronous = " + mode); err != nil {
-		return fmt.Errorf("database: %w", translate(err))
+	all := db.committed.Load()
+	if err := db.log.File.Sync(vfs.SYNC_NORMAL); err == nil {
+		db.durable.Store(all)
+		return nil
 	}
-	db.lazy = !always
-	return nil
+	// What of it is on the disk nobody knows, and another sync may not say. But it
+	// can be written once more, into the file.
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.conn == nil {
+		return ErrClosed
+	}
+	db.oldLog = true // nothing is done before that has succeeded
+	return db.scrub()
 }
+
+// Sync makes durable what was committed before.
+func (db *DB) Sync() error { return db.await(db.committed.Load()) }
 
 // View runs f on a consistent state.
 func (db *DB) View(f func(*Tx) error) error {
