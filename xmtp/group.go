@@ -72,6 +72,17 @@ func (c *groupCache) close() {
 	}
 }
 
+// tryAcquire locks the group if nobody has.
+func (g *group) tryAcquire() bool {
+	select {
+	case g.lock <- struct{}{}:
+		g.current = false
+		return true
+	default:
+		return false
+	}
+}
+
 // acquire locks the group.
 func (g *group) acquire(ctx context.Context) error {
 	select {

@@ -157,7 +157,7 @@ func (g *group) work(ctx context.Context, row int64) (done bool, err error) {
 		}
 	}
 	g.client.news.publish() // for the worker that takes it on
-	return false, fmt.Errorf("%w: %w", ErrNotPublished, errors.Join(last, ctx.Err()))
+	return false, fmt.Errorf("%w: %w", ErrNotPublished, errors.Join(last, ctx.Err(), g.client.db.Sync()))
 }
 
 func (g *group) settleOnce(ctx context.Context, row int64) (done bool, err error) {
@@ -289,8 +289,6 @@ func (g *group) publishMessages(ctx context.Context, intents []store.Intent) err
 	if err != nil {
 		return err
 	}
-	now := g.client.options.now()
-	key := g.client.hmac.Key(g.id, protocol.HMACEpoch(now))
 	var requests []*mlsapi.GroupMessageInput
 	size := 0
 	err = g.update(func(tx *store.Tx) error {
@@ -301,19 +299,9 @@ func (g *group) publishMessages(ctx context.Context, intents []store.Intent) err
 				return fmt.Errorf("stored intent: %w", err)
 			}
 			if intent.State == stateQueued {
-				pending, err := state.Encrypt(want.Envelope, nil)
-				if err != nil {
+				if err := g.encrypt(tx, state, intent, want.Envelope); err != nil {
 					return err
 				}
-				intent.Payload = pending.Result()
-				hash := sha256.Sum256(intent.Payload)
-				intent.State, intent.Hash, intent.Epoch = stateMade, hash[:], state.Epoch()
-				intent.HMAC = key.SenderHMAC(intent.Payload)
-				if err := errors.Join(saveState(tx, g.id, pending.Changes()), tx.SetIntent(*intent)); err != nil {
-					pending.Discard()
-					return err
-				}
-				pending.Done()
 			}
 			requests = append(requests, groupInput(intent, want.Push))
 			if size += len(intent.Payload); size > maxBatchBytes {
@@ -340,6 +328,25 @@ func (g *group) publishMessages(ctx context.Context, intents []store.Intent) err
 			return err
 		}
 	}
+	return nil
+}
+
+// encrypt makes the payload of a message's intent.
+func (g *group) encrypt(tx *store.Tx, state *mls.Group, intent *store.Intent, envelope []byte) error {
+	pending, err := state.Encrypt(envelope, nil)
+	if err != nil {
+		return err
+	}
+	defer pending.Discard()
+	intent.Payload = pending.Result()
+	hash := sha256.Sum256(intent.Payload)
+	intent.State, intent.Hash, intent.Epoch = stateMade, hash[:], state.Epoch()
+	key := g.client.hmac.Key(g.id, protocol.HMACEpoch(g.client.options.now()))
+	intent.HMAC = key.SenderHMAC(intent.Payload)
+	if err := errors.Join(saveState(tx, g.id, pending.Changes()), tx.SetIntent(*intent)); err != nil {
+		return err
+	}
+	pending.Done()
 	return nil
 }
 

@@ -120,7 +120,7 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 	}
 	rolledBack := false
 	life := lifetime(state)
-	err = g.update(func(tx *store.Tx) error {
+	err = g.updateLazily(func(tx *store.Tx) error {
 		for _, m := range messages {
 			err := g.applyApplication(tx, state, m, life)
 			if errors.Is(err, mls.ErrStateRolledBack) {

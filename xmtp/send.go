@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-xmtp/go-xmtp/content"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
@@ -67,7 +68,11 @@ func (v *Conversation) Send(ctx context.Context, c *content.Encoded, options ...
 // the program. The errors are [ErrRemoved], [ErrStateRolledBack], and
 // [content.ErrNoType].
 func (v *Conversation) SendOptimistic(c *content.Encoded, options ...SendOption) (*Message, error) {
-	m, _, err := v.group.queueNew(c, options, false)
+	d, err := v.group.draft(c, options)
+	var m store.Message
+	if err == nil {
+		m, _, err = v.group.queueNew(d, false)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("xmtp: sending: %w", err)
 	}
@@ -166,11 +171,66 @@ func (g *group) publishQueued(ctx context.Context) error {
 
 // send stores and publishes a message.
 func (v *Conversation) send(ctx context.Context, c *content.Encoded, options []SendOption) (*Message, error) {
-	m, intent, err := v.group.queueNew(c, options, true)
+	d, err := v.group.draft(c, options)
+	if err != nil {
+		return nil, err
+	}
+	m, intent, err := v.group.sendAtOnce(ctx, d)
+	if errors.Is(err, errNotNow) {
+		m, intent, err = v.group.queueNew(d, true)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return v.group.settleMessage(ctx, intent, m)
+}
+
+// errNotNow is why a message has to go through the outbox with others.
+var errNotNow = errors.New("not now")
+
+// sendAtOnce stores, encrypts and publishes a message with one transaction before it
+// leaves, if nobody works with the group and nothing has to be published before. What
+// has not succeeded then is left to settle. The error is errNotNow, and nothing was
+// done, if others are at it: they publish together.
+func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, intent int64, err error) {
+	if !g.tryAcquire() {
+		return m, 0, errNotNow
+	}
+	defer g.release()
+	if !g.caughtUp || g.mls == nil {
+		return m, 0, errNotNow
+	}
+	var made *store.Intent
+	err = g.update(func(tx *store.Tx) error {
+		row, err := g.sendable(tx)
+		if err != nil {
+			return err
+		}
+		if m, err = d.store(tx); err != nil {
+			return err
+		}
+		if intent, err = g.queue(tx, row, m, true); err != nil || intent == 0 {
+			return err
+		}
+		waiting, err := tx.Intents(g.id, 2)
+		if err != nil || len(waiting) > 1 || waiting[0].State != stateQueued {
+			return err
+		}
+		made = &waiting[0]
+		data, err := envelopeOf(m).Marshal()
+		if err != nil {
+			return err
+		}
+		return g.encrypt(tx, g.mls, made, data)
+	})
+	if err != nil || made == nil {
+		return m, intent, err
+	}
+	if g.send(ctx, []*mlsapi.GroupMessageInput{groupInput(made, m.Push)}) == nil {
+		// What goes wrong now, or has before, settle meets again.
+		_ = g.receive(ctx)
+	}
+	return m, intent, nil
 }
 
 // settleMessage works until a message is published, and returns it as it is then.
@@ -267,12 +327,11 @@ func (g *group) sendable(tx *store.Tx) (store.Group, error) {
 
 // queueNew stores a message and puts it into the outbox. Whoever doesn't wait for it
 // can also do so while the group is paused.
-func (g *group) queueNew(c *content.Encoded, options []SendOption, wait bool) (m store.Message, intent int64, err error) {
-	d, err := g.draft(c, options)
-	if err != nil {
-		return m, 0, err
-	}
-	err = g.client.db.Update(func(tx *store.Tx) error {
+//
+// The disk is not waited for: no byte leaves before it is for the sake of its
+// encryption, and nobody is told before that it will be published.
+func (g *group) queueNew(d draft, wait bool) (m store.Message, intent int64, err error) {
+	err = g.client.db.UpdateLazily(func(tx *store.Tx) error {
 		row, err := g.sendable(tx)
 		if err != nil && (wait || !errors.Is(err, ErrPaused)) {
 			return err
@@ -327,7 +386,7 @@ func (g *group) renew(tx *store.Tx, row store.Group) error {
 		_, err := g.putCheck(tx, row)
 		return err
 	}
-	return tx.PutGroup(row)
+	return nil
 }
 
 // settleAll works until everything that is in the outbox is done with. What has been

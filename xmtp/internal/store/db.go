@@ -252,7 +252,10 @@ func (db *DB) Close() error {
 			err = errors.Join(err, db.memory.giveBack(db.conn))
 		}
 		err = errors.Join(err, db.conn.Close())
-		db.conn, db.log = nil, nil
+		if err == nil {
+			db.durable.Store(db.committed.Load())
+		}
+		db.conn = nil
 	}
 	if db.lock != nil {
 		// The lock file stays: removing it would race with another's locking.

@@ -48,9 +48,10 @@ type logFile struct {
 
 	// What was written last: from a block's border on. The part from dirty on is not
 	// in the file yet.
-	start int64
-	tail  []byte
-	dirty int
+	start   int64
+	tail    []byte
+	dirty   int
+	written int // how often it was written
 	// high is up to where the file has something that may count.
 	high int64
 }
@@ -71,6 +72,7 @@ func (f *logFile) WriteAt(p []byte, offset int64) (n int, err error) {
 	n = copy(f.tail[at:], p)
 	f.tail = append(f.tail, p[n:]...)
 	f.high = max(f.high, f.end())
+	f.written++
 	return len(p), nil
 }
 

@@ -74,11 +74,15 @@ func (db *DB) commit() error {
 	if db.log == nil {
 		return db.run("COMMIT")
 	}
+	written := db.log.written
 	db.log.deferring = true
 	err := db.run("COMMIT")
 	db.log.deferring = false
 	if err != nil {
 		return err
+	}
+	if db.log.written == written {
+		return nil // nothing was changed
 	}
 	db.committed.Add(1)
 	// What is left is padding. If it can't be written now, it is with what follows.
@@ -88,7 +92,7 @@ func (db *DB) commit() error {
 
 // await returns when a transaction is durable.
 func (db *DB) await(number uint64) error {
-	if db.log == nil || db.durable.Load() >= number {
+	if db.durable.Load() >= number {
 		return nil
 	}
 	db.syncing.Lock()
