@@ -72,6 +72,37 @@ func (c *groupCache) close() {
 	}
 }
 
+// stateChanges are the changes of several steps, the last of each record.
+type stateChanges struct {
+	records []mls.Record
+	places  map[string]int // in records, by kind and key
+}
+
+func (c *stateChanges) add(records []mls.Record) {
+	if c.places == nil {
+		c.places = map[string]int{}
+	}
+	for _, r := range records {
+		name := string(append([]byte{byte(r.Kind)}, r.Key...))
+		if at, ok := c.places[name]; ok {
+			clear(c.records[at].Value) // a spent secret
+			c.records[at] = r
+			continue
+		}
+		c.places[name] = len(c.records)
+		c.records = append(c.records, r)
+	}
+}
+
+func (c *stateChanges) save(tx *store.Tx, id []byte) error { return saveState(tx, id, c.records) }
+
+// clear overwrites what was to be saved.
+func (c *stateChanges) clear() {
+	for _, r := range c.records {
+		clear(r.Value)
+	}
+}
+
 // tryAcquire locks the group if nobody has.
 func (g *group) tryAcquire() bool {
 	select {

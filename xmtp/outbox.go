@@ -291,6 +291,8 @@ func (g *group) publishMessages(ctx context.Context, intents []store.Intent) err
 	}
 	var requests []*mlsapi.GroupMessageInput
 	size := 0
+	var changes stateChanges
+	defer changes.clear()
 	err = g.update(func(tx *store.Tx) error {
 		for i := range intents {
 			intent := &intents[i]
@@ -299,17 +301,20 @@ func (g *group) publishMessages(ctx context.Context, intents []store.Intent) err
 				return fmt.Errorf("stored intent: %w", err)
 			}
 			if intent.State == stateQueued {
-				if err := g.encrypt(tx, state, intent, want.Envelope); err != nil {
+				if err := g.encrypt(state, intent, want.Envelope, &changes); err != nil {
+					return err
+				}
+				if err := tx.SetIntent(*intent); err != nil {
 					return err
 				}
 			}
 			requests = append(requests, groupInput(intent, want.Push))
 			if size += len(intent.Payload); size > maxBatchBytes {
 				intents = intents[:i+1]
-				return nil
+				break
 			}
 		}
-		return nil
+		return changes.save(tx, g.id)
 	})
 	if err != nil {
 		return err
@@ -331,21 +336,19 @@ func (g *group) publishMessages(ctx context.Context, intents []store.Intent) err
 	return nil
 }
 
-// encrypt makes the payload of a message's intent.
-func (g *group) encrypt(tx *store.Tx, state *mls.Group, intent *store.Intent, envelope []byte) error {
+// encrypt makes the payload of a message's intent. It must not leave before the
+// changes are stored.
+func (g *group) encrypt(state *mls.Group, intent *store.Intent, envelope []byte, changes *stateChanges) error {
 	pending, err := state.Encrypt(envelope, nil)
 	if err != nil {
 		return err
 	}
-	defer pending.Discard()
 	intent.Payload = pending.Result()
 	hash := sha256.Sum256(intent.Payload)
 	intent.State, intent.Hash, intent.Epoch = stateMade, hash[:], state.Epoch()
 	key := g.client.hmac.Key(g.id, protocol.HMACEpoch(g.client.options.now()))
 	intent.HMAC = key.SenderHMAC(intent.Payload)
-	if err := errors.Join(saveState(tx, g.id, pending.Changes()), tx.SetIntent(*intent)); err != nil {
-		return err
-	}
+	changes.add(pending.Changes())
 	pending.Done()
 	return nil
 }

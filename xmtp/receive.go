@@ -24,61 +24,96 @@ const pageSize = 100
 // it sent was applied.
 var ErrNodeOrder = errors.New("the node breaks the order of the log")
 
-// receive reads and applies what is new in the group's log. The caller holds
-// the lock.
+// receive reads and applies what is new in the group's log; while a page is applied,
+// the next one is on its way. The caller holds the lock.
 func (g *group) receive(ctx context.Context) error {
-	for {
-		row, err := g.row()
-		if err != nil {
-			return err
-		}
-		if row.Problem != "" {
-			g.caughtUp, g.current = true, true
-			return nil
-		}
-		if err := usable(row); err != nil {
-			return err // paused: what comes can't be judged by this version
-		}
-		response, err := g.client.node.MLS.QueryGroupMessages(ctx, &mlsapi.QueryGroupMessagesRequest{
-			GroupId: g.id,
-			PagingInfo: &mlsapi.PagingInfo{
-				Direction: mlsapi.SortDirection_SORT_DIRECTION_ASCENDING,
-				Limit:     pageSize,
-				IdCursor:  row.Cursor,
-			},
-		})
-		if err != nil {
-			return fmt.Errorf("reading conversation %s: %w", g, err)
-		}
-		messages := make([]*mlsapi.GroupMessage_V1, 0, len(response.Messages))
-		for _, m := range response.Messages {
-			if v1 := m.GetV1(); v1 != nil {
-				messages = append(messages, v1)
-			}
-		}
-		if err := g.apply(ctx, messages); err != nil {
-			return err
-		}
-		more := len(response.Messages) >= pageSize || (response.PagingInfo.GetIdCursor() != 0 && len(response.Messages) > 0)
-		if !more {
-			g.caughtUp, g.current = true, true
-			return nil
-		}
-	}
-}
-
-// apply applies messages of the log, which follow each other and what was
-// applied before. Application messages share a transaction, so that a backlog
-// is fast; a commit has one of its own, after it was judged with the network.
-func (g *group) apply(ctx context.Context, messages []*mlsapi.GroupMessage_V1) error {
 	row, err := g.row()
 	if err != nil {
 		return err
 	}
+	if row.Problem != "" {
+		g.caughtUp, g.current = true, true
+		return nil
+	}
+	if err := usable(row); err != nil {
+		return err // paused: what comes can't be judged by this version
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var ahead <-chan logPage
+	defer func() {
+		if ahead != nil {
+			cancel()
+			<-ahead
+		}
+	}()
+	for page := g.query(ctx, row.Cursor); ; page = <-ahead {
+		ahead = nil
+		if page.err != nil {
+			return fmt.Errorf("reading conversation %s: %w", g, page.err)
+		}
+		if page.more {
+			ahead = g.queryAhead(ctx, page.messages[len(page.messages)-1].Id)
+		}
+		if row, err = g.apply(ctx, row, page.messages); err != nil {
+			return err
+		}
+		if !page.more || row.Problem != "" {
+			g.caughtUp, g.current = true, true
+			return nil
+		}
+		if err := usable(row); err != nil {
+			return err
+		}
+	}
+}
+
+// logPage is a part of a group's log.
+type logPage struct {
+	messages []*mlsapi.GroupMessage_V1
+	more     bool
+	err      error
+}
+
+// query reads a page of the log.
+func (g *group) query(ctx context.Context, cursor uint64) (page logPage) {
+	response, err := g.client.node.MLS.QueryGroupMessages(ctx, &mlsapi.QueryGroupMessagesRequest{
+		GroupId: g.id,
+		PagingInfo: &mlsapi.PagingInfo{
+			Direction: mlsapi.SortDirection_SORT_DIRECTION_ASCENDING,
+			Limit:     pageSize,
+			IdCursor:  cursor,
+		},
+	})
+	if err != nil {
+		return logPage{err: err}
+	}
+	page.messages = make([]*mlsapi.GroupMessage_V1, 0, len(response.Messages))
+	for _, m := range response.Messages {
+		if v1 := m.GetV1(); v1 != nil {
+			page.messages = append(page.messages, v1)
+		}
+	}
+	page.more = len(page.messages) > 0 && (len(response.Messages) >= pageSize || response.PagingInfo.GetIdCursor() != 0)
+	return page
+}
+
+// queryAhead reads a page in the background. It must be taken.
+func (g *group) queryAhead(ctx context.Context, cursor uint64) <-chan logPage {
+	page := make(chan logPage, 1)
+	go func() { page <- g.query(ctx, cursor) }()
+	return page
+}
+
+// apply applies messages of the log, which follow each other and what was
+// applied before to the group, whose row it takes and returns as it is then.
+// Application messages share a transaction, so that a backlog is fast; a commit has
+// one of its own, after it was judged with the network.
+func (g *group) apply(ctx context.Context, row store.Group, messages []*mlsapi.GroupMessage_V1) (store.Group, error) {
 	cursor := row.Cursor
-	for i, m := range messages {
-		if m.Id <= cursor || (i > 0 && m.Id <= messages[i-1].Id) {
-			return fmt.Errorf("%w: message %d after %d", ErrNodeOrder, m.Id, cursor)
+	for _, m := range messages {
+		if m.Id <= cursor {
+			return row, fmt.Errorf("%w: message %d after %d", ErrNodeOrder, m.Id, cursor)
 		}
 		cursor = m.Id
 	}
@@ -87,23 +122,27 @@ func (g *group) apply(ctx context.Context, messages []*mlsapi.GroupMessage_V1) e
 		for n < len(messages) && isApplication(messages[n]) {
 			n++
 		}
+		var err error
 		if n > 0 {
 			err = g.applyApplications(messages[:n])
+			row.Cursor = messages[n-1].Id
 		} else {
 			n = 1
-			err = g.applyHandshake(ctx, messages[0])
+			if err = g.applyHandshake(ctx, messages[0]); err == nil {
+				row, err = g.row()
+			}
 		}
 		if err != nil {
-			return err
+			return row, err
 		}
 		messages = messages[n:]
-		if row, err = g.row(); err != nil || row.Problem != "" {
+		if row.Problem != "" {
 			// What comes after our removal is not for us, and what of it is ours nobody
 			// could read.
-			return err
+			return row, nil
 		}
 	}
-	return nil
+	return row, nil
 }
 
 func isApplication(m *mlsapi.GroupMessage_V1) bool {
@@ -112,24 +151,60 @@ func isApplication(m *mlsapi.GroupMessage_V1) bool {
 	return err != nil || header.ContentType == mls.ContentTypeApplication
 }
 
-// applyApplications applies messages without commits.
+// received is a message of the log that has been opened.
+type received struct {
+	*mlsapi.GroupMessage_V1
+	own     bool           // it stands in the outbox
+	message *store.Message // nil if there is none to store
+	reason  error          // why it can't be used
+}
+
+// applyApplications applies messages without commits. A bad one is noted and skipped.
+// They are decrypted before the transaction, in which others may wait for their turn;
+// if that fails, the state is read from the database again.
 func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 	state, err := g.state()
 	if err != nil {
 		return err
 	}
-	rolledBack := false
+	var own map[string]bool
+	err = g.client.db.View(func(tx *store.Tx) (err error) {
+		own, err = tx.IntentHashes(g.id, intentMessage)
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	life := lifetime(state)
-	err = g.updateLazily(func(tx *store.Tx) error {
-		for _, m := range messages {
-			err := g.applyApplication(tx, state, m, life)
-			if errors.Is(err, mls.ErrStateRolledBack) {
-				rolledBack = true
-				return g.markRolledBack(tx)
-			}
-			if err != nil {
+	var changes stateChanges
+	defer changes.clear()
+	all := make([]received, 0, len(messages))
+	for _, m := range messages {
+		r := received{GroupMessage_V1: m}
+		if len(own) > 0 {
+			hash := sha256.Sum256(m.Data)
+			r.own = own[string(hash[:])]
+		}
+		if !r.own {
+			r.message, r.reason = g.open(state, m, life, &changes)
+		}
+		all = append(all, r)
+		if errors.Is(r.reason, mls.ErrStateRolledBack) {
+			break
+		}
+	}
+	update, rolledBack := g.updateLazily, errors.Is(all[len(all)-1].reason, mls.ErrStateRolledBack)
+	if rolledBack {
+		all, update = all[:len(all)-1], g.update
+	}
+	err = update(func(tx *store.Tx) error {
+		if len(all) > 0 {
+			if err := errors.Join(g.storeReceived(tx, state, all, life), changes.save(tx, g.id)); err != nil {
 				return err
 			}
+		}
+		if rolledBack {
+			return g.markRolledBack(tx)
 		}
 		return nil
 	})
@@ -143,58 +218,96 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 	return nil
 }
 
-// applyApplication applies one message; a bad one is noted and skipped. The
-// error is the database's, or [mls.ErrStateRolledBack].
-func (g *group) applyApplication(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration) error {
-	if own, err := g.applyOwn(tx, state, m, life); own || err != nil {
-		return err
-	}
-	var reason error
-	err := tx.Savepoint(func() error {
-		var err error
-		reason, err = g.applyForeign(tx, state, m, life)
-		return err
-	})
-	if err != nil {
-		return err
-	}
+// open decrypts a message of somebody else. A reason means that it can't be used; then
+// nothing was changed.
+func (g *group) open(state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration, changes *stateChanges) (message *store.Message, reason error) {
+	pending, reason := state.Process(m.Data)
 	if reason != nil {
-		if errors.Is(reason, mls.ErrStateRolledBack) {
-			return reason
-		}
-		if err := g.skip(tx, m.Id, reason); err != nil {
-			return err
-		}
+		return nil, reason
 	}
-	return tx.SetCursor(g.id, m.Id)
+	defer pending.Discard()
+	decrypted, ok := pending.Result().(*mls.ApplicationMessage)
+	if !ok {
+		// Our own, from before: there is nothing left to do.
+		return nil, nil
+	}
+	sender, reason := protocol.SenderOf(state, decrypted)
+	if reason != nil {
+		return nil, reason
+	}
+	envelope, reason := protocol.ParseEnvelope(decrypted.Data)
+	if reason != nil {
+		return nil, reason
+	}
+	id := envelope.MessageID(g.id)
+	changes.add(pending.Changes())
+	pending.Done()
+	return &store.Message{
+		ID:           id[:],
+		Group:        g.id,
+		Number:       m.Id,
+		Sent:         int64(m.CreatedNs),
+		Inserted:     g.client.now(),
+		Sender:       sender.InboxID,
+		Installation: sender.Installation.Bytes(),
+		Kind:         store.KindApplication,
+		Delivery:     store.Published,
+		ContentType:  contentType(envelope.Content),
+		Expires:      g.client.expiry(life),
+		Content:      envelope.Content,
+	}, nil
 }
 
-// applyOwn recognises a message that stands in the outbox.
-func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration) (own bool, err error) {
+// storeReceived stores what follows from messages besides the MLS state.
+func (g *group) storeReceived(tx *store.Tx, state *mls.Group, all []received, life time.Duration) error {
+	for _, r := range all {
+		switch {
+		case r.own:
+			if err := g.applyOwn(tx, state, r.GroupMessage_V1, life); err != nil {
+				return err
+			}
+		case r.reason != nil:
+			if err := g.skip(tx, r.Id, r.reason); err != nil {
+				return err
+			}
+		case r.message != nil:
+			added, err := tx.AddMessage(*r.message)
+			if added && protocol.IsLeaveRequest(r.message.Content) {
+				err = errors.Join(err, g.noteLeave(tx, r.message.Sender))
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return tx.SetCursor(g.id, all[len(all)-1].Id)
+}
+
+// applyOwn notes that a message that stands in the outbox is in the log.
+func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration) error {
 	hash := sha256.Sum256(m.Data)
 	intent, found, err := tx.IntentByHash(g.id, hash[:])
-	if err != nil || !found || intent.Kind != intentMessage {
-		return false, err
+	if err != nil || !found {
+		return err // the log has it twice
 	}
 	if intent.Epoch+pastEpochs < state.Epoch() {
 		// It came so late that members have lost the key: once more, then. Official
 		// clients do so an epoch earlier, when members can still read it; the message
 		// then has one time for the sender and another for everybody else.
-		return true, errors.Join(g.requeue(tx, intent), tx.SetCursor(g.id, m.Id))
+		return g.requeue(tx, intent)
 	}
 	err = errors.Join(
 		tx.MarkPublished(g.id, intent.Message, m.Id, int64(m.CreatedNs), g.client.expiry(life)),
 		tx.DeleteIntent(intent.Row),
-		tx.SetCursor(g.id, m.Id),
 	)
 	if err != nil {
-		return true, err
+		return err
 	}
 	message, _, err := tx.MessageByID(g.id, intent.Message)
 	if err == nil && protocol.IsLeaveRequest(message.Content) {
 		err = g.noteLeave(tx, g.client.inboxID)
 	}
-	return true, err
+	return err
 }
 
 // pastEpochs is for how many epochs members keep keys.
@@ -213,52 +326,6 @@ func (g *group) requeue(tx *store.Tx, i store.Intent) error {
 	}
 	i.State, i.Payload, i.HMAC, i.Hash, i.After, i.Epoch = stateQueued, nil, nil, nil, nil, 0
 	return tx.SetIntent(i)
-}
-
-// applyForeign decrypts and stores a message of somebody else. A reason means
-// that it can't be used; then nothing was changed.
-func (g *group) applyForeign(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration) (reason, err error) {
-	pending, reason := state.Process(m.Data)
-	if reason != nil {
-		return reason, nil
-	}
-	defer pending.Discard()
-	message, ok := pending.Result().(*mls.ApplicationMessage)
-	if !ok {
-		// Our own, from before: there is nothing left to do.
-		return nil, nil
-	}
-	sender, reason := protocol.SenderOf(state, message)
-	if reason != nil {
-		return reason, nil
-	}
-	envelope, reason := protocol.ParseEnvelope(message.Data)
-	if reason != nil {
-		return reason, nil
-	}
-	id := envelope.MessageID(g.id)
-	added, err := tx.AddMessage(store.Message{
-		ID:           id[:],
-		Group:        g.id,
-		Number:       m.Id,
-		Sent:         int64(m.CreatedNs),
-		Inserted:     g.client.now(),
-		Sender:       sender.InboxID,
-		Installation: sender.Installation.Bytes(),
-		Kind:         store.KindApplication,
-		Delivery:     store.Published,
-		ContentType:  contentType(envelope.Content),
-		Expires:      g.client.expiry(life),
-		Content:      envelope.Content,
-	})
-	if added && protocol.IsLeaveRequest(envelope.Content) {
-		err = errors.Join(err, g.noteLeave(tx, sender.InboxID))
-	}
-	if err := errors.Join(err, saveState(tx, g.id, pending.Changes())); err != nil {
-		return nil, err
-	}
-	pending.Done()
-	return nil, nil
 }
 
 // contentType returns the type of encoded content, empty if it can't be told.

@@ -201,6 +201,8 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 		return m, 0, errNotNow
 	}
 	var made *store.Intent
+	var changes stateChanges
+	defer changes.clear()
 	err = g.update(func(tx *store.Tx) error {
 		row, err := g.sendable(tx)
 		if err != nil {
@@ -221,7 +223,10 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 		if err != nil {
 			return err
 		}
-		return g.encrypt(tx, g.mls, made, data)
+		if err := g.encrypt(g.mls, made, data, &changes); err != nil {
+			return err
+		}
+		return errors.Join(changes.save(tx, g.id), tx.SetIntent(*made))
 	})
 	if err != nil || made == nil {
 		return m, intent, err

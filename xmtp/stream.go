@@ -286,5 +286,6 @@ func (g *group) applyStreamed(ctx context.Context, messages []*mlsapi.GroupMessa
 	if !gapless {
 		return g.receive(ctx)
 	}
-	return g.apply(ctx, messages)
+	_, err = g.apply(ctx, row, messages)
+	return err
 }

@@ -168,6 +168,16 @@ func (tx *Tx) IntentByMessage(group, message []byte) (i Intent, found bool, err 
 	return i, found, err
 }
 
+// IntentHashes returns the hashes of the payloads of a kind that a group's outbox has.
+func (tx *Tx) IntentHashes(group []byte, kind int) (hashes map[string]bool, err error) {
+	hashes = map[string]bool{}
+	err = tx.Query("SELECT hash FROM outbox WHERE group_id = ? AND kind = ? AND hash <> x''", []any{group, kind}, func(r Row) error {
+		hashes[string(r.Bytes(0))] = true
+		return nil
+	})
+	return hashes, err
+}
+
 // IntentRows returns the rows of a group's whole outbox in order.
 func (tx *Tx) IntentRows(group []byte) (rows []int64, err error) {
 	err = tx.Query("SELECT row FROM outbox WHERE group_id = ? ORDER BY row", []any{group}, func(r Row) error {
