@@ -300,12 +300,12 @@ func (d draft) store(tx *store.Tx) (store.Message, error) {
 		}
 		id := envelopeOf(m).MessageID(m.Group)
 		m.ID = id[:]
-		existing, found, err := tx.MessageByID(m.Group, m.ID)
+		if added, err := tx.AddMessage(m); added || err != nil {
+			return m, err
+		}
+		existing, _, err := tx.MessageByID(m.Group, m.ID)
 		switch {
 		case err != nil:
-			return m, err
-		case !found:
-			_, err := tx.AddMessage(m)
 			return m, err
 		case d.message.Key == "":
 			// The same at the same time is not meant to be one message.
@@ -356,16 +356,19 @@ func (g *group) queue(tx *store.Tx, row store.Group, m store.Message, wait bool)
 	if m.Delivery == store.Published {
 		return 0, nil
 	}
-	waiting, found, err := tx.IntentByMessage(g.id, m.ID)
-	if err != nil {
-		return 0, err
+	if m.Row != 0 { // it was stored before
+		waiting, _, err := tx.IntentByMessage(g.id, m.ID)
+		if err := errors.Join(err, tx.MarkUnpublished(g.id, m.ID)); err != nil {
+			return 0, err
+		}
+		intent = waiting.Row
 	}
-	if intent = waiting.Row; !found {
+	if intent == 0 {
 		data, err := envelopeOf(m).Marshal()
 		if err != nil {
 			return 0, err
 		}
-		if err := errors.Join(tx.MarkUnpublished(g.id, m.ID), g.renew(tx, row), g.client.allow(tx, g.id)); err != nil {
+		if err := errors.Join(g.renew(tx, row), g.client.allow(tx, g.id)); err != nil {
 			return 0, err
 		}
 		if intent, err = g.put(tx, intentMessage, messageIntent{Envelope: data, Push: m.Push}, m.ID); err != nil {

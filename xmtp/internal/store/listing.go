@@ -64,7 +64,7 @@ func (tx *Tx) LastShown(groups [][]byte, now int64) (m Message, found bool, err 
 
 // FindMessage returns a message of any group; false if there is none of that id.
 func (tx *Tx) FindMessage(id []byte) (m Message, found bool, err error) {
-	found, err = tx.One("SELECT "+messageColumns+" FROM messages WHERE id = ?", []any{id}, func(r Row) { m = scanMessage(r) })
+	found, err = tx.One("SELECT "+messageColumns+" FROM "+messagesByID+" WHERE "+hasID("?1"), []any{id}, func(r Row) { m = scanMessage(r) })
 	return m, found, err
 }
 

@@ -26,7 +26,7 @@ func (l loggedVFS) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.Fil
 	if err != nil {
 		return nil, flags, errors.Join(err, f.Close())
 	}
-	return &logFile{File: f, high: size, empty: size == 0}, flags, nil
+	return &logFile{File: f, high: size, size: size, empty: size == 0}, flags, nil
 }
 
 // logFile is a write-ahead log. SQLite writes it in pieces of 24 and 4,096 bytes,
@@ -52,6 +52,9 @@ type logFile struct {
 	tail    []byte
 	dirty   int
 	written int // how often it was written
+	// size is the file's, or less. It grows by zeros in larger steps: a sync of a file
+	// that has grown writes down how long it is, which takes as long again.
+	size int64
 	// high is up to where the file has something that may count.
 	high int64
 }
@@ -105,6 +108,7 @@ func (f *logFile) flush() error {
 		// Nothing that counts stands behind it.
 		data = append(data, make([]byte, -len(data)&(cipherBlock-1))...)
 	}
+	f.allocate(f.start + int64(len(data)))
 	if _, err := f.File.WriteAt(data[from:], f.start+int64(from)); err != nil {
 		return err
 	}
@@ -112,6 +116,24 @@ func (f *logFile) flush() error {
 	f.tail = append(f.tail[:0], f.tail[whole:]...)
 	f.start, f.dirty = f.start+int64(whole), len(f.tail)
 	return nil
+}
+
+var zeros [128 << 10]byte
+
+// allocate makes room behind what is to be written, if that makes the file grow. What
+// stands there then is no entry of a log, decrypted or not.
+func (f *logFile) allocate(end int64) {
+	if end <= f.size {
+		return
+	}
+	f.size = end
+	below := f.File
+	if w, ok := below.(vfs.FileUnwrap); ok {
+		below = w.Unwrap() // the encryption
+	}
+	if n, err := below.WriteAt(zeros[:], end); err == nil {
+		f.size += int64(n)
+	}
 }
 
 func (f *logFile) ReadAt(p []byte, offset int64) (n int, err error) {
@@ -143,7 +165,7 @@ func (f *logFile) Truncate(size int64) error {
 		return err
 	}
 	clear(f.tail) // secrets
-	f.start, f.tail, f.dirty, f.high = 0, f.tail[:0], 0, size
+	f.start, f.tail, f.dirty, f.high, f.size = 0, f.tail[:0], 0, size, size
 	if err := f.File.Truncate(size); err != nil {
 		return err
 	}

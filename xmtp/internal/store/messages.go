@@ -48,6 +48,12 @@ func scanMessage(r Row) Message {
 	}
 }
 
+// messagesByID are messages to be looked up by their id.
+const messagesByID = "messages INDEXED BY messages_id"
+
+// hasID is the condition on messagesByID that the id is that of a parameter.
+func hasID(p string) string { return "substr(id, 1, 6) = substr(" + p + ", 1, 6) AND id = " + p }
+
 // AddMessage stores a message unless the group has one with its id. Its time of
 // insertion is moved on if need be, so that it is later than that of all before it.
 func (tx *Tx) AddMessage(m Message) (added bool, err error) {
@@ -57,7 +63,7 @@ func (tx *Tx) AddMessage(m Message) (added bool, err error) {
 	}
 	inserted := max(m.Inserted, last+1)
 	err = tx.Exec("INSERT INTO messages (id, group_id, number, sent, inserted, sender, installation, kind, delivery, content_type, expires, key, push, content) "+
-		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		"SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM "+messagesByID+" WHERE "+hasID("?1")+" AND group_id = ?2)",
 		m.ID, m.Group, m.Number, m.Sent, inserted, m.Sender, m.Installation, m.Kind, m.Delivery, m.ContentType, orNull(m.Expires), m.Key, m.Push, m.Content)
 	if err != nil || tx.Changes() == 0 {
 		return false, err
@@ -89,8 +95,8 @@ func (tx *Tx) MarkPublished(group, id []byte, number uint64, sent, expires int64
 	if err != nil {
 		return err
 	}
-	err = tx.Exec("UPDATE messages SET delivery = ?, number = ?, sent = ?, expires = ?, row = ? WHERE group_id = ? AND id = ? AND delivery <> ?1",
-		Published, number, sent, orNull(expires), last+1, group, id)
+	err = tx.Exec("UPDATE "+messagesByID+" SET delivery = ?, number = ?, sent = ?, expires = ?, row = ? WHERE "+hasID("?6")+" AND group_id = ?7 AND delivery <> ?1",
+		Published, number, sent, orNull(expires), last+1, id, group)
 	if err != nil || tx.Changes() == 0 {
 		return err
 	}
@@ -103,17 +109,21 @@ func (tx *Tx) MarkPublished(group, id []byte, number uint64, sent, expires int64
 
 // MarkFailed notes that an own message will not be published.
 func (tx *Tx) MarkFailed(group, id []byte) error {
-	return tx.Exec("UPDATE messages SET delivery = ? WHERE group_id = ? AND id = ? AND delivery = ?", Failed, group, id, Unpublished)
+	return tx.setDelivery(group, id, Unpublished, Failed)
 }
 
 // MarkUnpublished notes that an own message that failed is tried again.
 func (tx *Tx) MarkUnpublished(group, id []byte) error {
-	return tx.Exec("UPDATE messages SET delivery = ? WHERE group_id = ? AND id = ? AND delivery = ?", Unpublished, group, id, Failed)
+	return tx.setDelivery(group, id, Failed, Unpublished)
+}
+
+func (tx *Tx) setDelivery(group, id []byte, from, to int) error {
+	return tx.Exec("UPDATE "+messagesByID+" SET delivery = ?1 WHERE "+hasID("?2")+" AND group_id = ?3 AND delivery = ?4", to, id, group, from)
 }
 
 // MessageByID returns a message's row; false if there is none.
 func (tx *Tx) MessageByID(group, id []byte) (m Message, found bool, err error) {
-	found, err = tx.One("SELECT "+messageColumns+" FROM messages WHERE group_id = ? AND id = ?", []any{group, id}, func(r Row) { m = scanMessage(r) })
+	found, err = tx.One("SELECT "+messageColumns+" FROM "+messagesByID+" WHERE "+hasID("?1")+" AND group_id = ?2", []any{id, group}, func(r Row) { m = scanMessage(r) })
 	return m, found, err
 }
 

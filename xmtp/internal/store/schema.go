@@ -254,6 +254,25 @@ var migrations = []string{
 		PRIMARY KEY (name, scope)
 	) STRICT, WITHOUT ROWID;
 	`,
+	`
+	-- Ids are random: each message would change another page of an index of whole ones.
+	-- The beginning of an id finds it as well.
+	DROP INDEX messages_id;
+	CREATE INDEX messages_id ON messages (substr(id, 1, 6));
+
+	-- Records of 1 to 4 KB have their place on a page of a table with rows, but not
+	-- on one without.
+	CREATE TABLE new_mls (
+		row      INTEGER PRIMARY KEY,
+		group_id BLOB NOT NULL,
+		key      BLOB NOT NULL,
+		value    BLOB NOT NULL
+	) STRICT;
+	INSERT INTO new_mls (group_id, key, value) SELECT group_id, key, value FROM mls;
+	DROP TABLE mls;
+	ALTER TABLE new_mls RENAME TO mls;
+	CREATE UNIQUE INDEX mls_key ON mls (group_id, key);
+	`,
 }
 
 func (db *DB) migrate() error {
