@@ -65,7 +65,8 @@ func (v *Conversation) Send(ctx context.Context, c *content.Encoded, options ...
 // background, or by [Conversation.PublishMessages], after everything that was sent
 // in the conversation before; it can be listed, and its Delivery tells how far it
 // is. It is tried until the node has taken or refused it, also by the next run of
-// the program. The errors are [ErrRemoved], [ErrStateRolledBack], and
+// the program; only the disk isn't waited for, so that a power cut in the moment before
+// it is published can undo it. The errors are [ErrRemoved], [ErrStateRolledBack], and
 // [content.ErrNoType].
 func (v *Conversation) SendOptimistic(c *content.Encoded, options ...SendOption) (*Message, error) {
 	d, err := v.group.draft(c, options)

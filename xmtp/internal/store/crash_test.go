@@ -213,7 +213,7 @@ func TestDiskFull(t *testing.T) {
 			db := open(t, o)
 			put(t, db, "a", []byte("before"))
 			fs.SetFull(true)
-			large := make([]byte, 20_000)
+			large := make([]byte, 400_000) // more than a log keeps free
 			err := db.Update(func(tx *Tx) error { return tx.SetMeta("a", large) })
 			if !errors.Is(err, ErrDiskFull) {
 				t.Fatalf("got %v", err)
