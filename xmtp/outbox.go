@@ -71,11 +71,16 @@ func (g *group) enqueue(tx *store.Tx, kind int, intent any, message []byte) (int
 
 // put puts an intent into the outbox that nobody waits for.
 func (g *group) put(tx *store.Tx, kind int, intent any, message []byte) (int64, error) {
-	b, err := json.Marshal(intent)
+	i, err := newIntent(g.id, kind, intent, message)
 	if err != nil {
 		return 0, err
 	}
-	return tx.AddIntent(store.Intent{Group: g.id, Kind: kind, State: stateQueued, Intent: b, Message: message})
+	return tx.AddIntent(i)
+}
+
+func newIntent(group []byte, kind int, intent any, message []byte) (store.Intent, error) {
+	b, err := json.Marshal(intent)
+	return store.Intent{Group: group, Kind: kind, State: stateQueued, Intent: b, Message: message}, err
 }
 
 // outcomes tell what has become of intents that were not carried out, or not all of

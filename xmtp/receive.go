@@ -169,7 +169,7 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 	}
 	var own map[string]bool
 	err = g.client.db.View(func(tx *store.Tx) (err error) {
-		own, err = tx.IntentHashes(g.id, intentMessage)
+		own, err = tx.IntentHashes(g.id, intentMessage, maxBatchMessages)
 		return err
 	})
 	if err != nil {
@@ -296,18 +296,14 @@ func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_
 		// then has one time for the sender and another for everybody else.
 		return g.requeue(tx, intent)
 	}
-	err = errors.Join(
-		tx.MarkPublished(g.id, intent.Message, m.Id, int64(m.CreatedNs), g.client.expiry(life)),
-		tx.DeleteIntent(intent.Row),
-	)
-	if err != nil {
+	published, err := tx.MarkPublished(g.id, intent.Message, m.Id, int64(m.CreatedNs), g.client.expiry(life))
+	if err := errors.Join(err, tx.DeleteIntent(intent.Row)); err != nil {
 		return err
 	}
-	message, _, err := tx.MessageByID(g.id, intent.Message)
-	if err == nil && protocol.IsLeaveRequest(message.Content) {
-		err = g.noteLeave(tx, g.client.inboxID)
+	if protocol.IsLeaveRequest(published) {
+		return g.noteLeave(tx, g.client.inboxID)
 	}
-	return err
+	return nil
 }
 
 // pastEpochs is for how many epochs members keep keys.

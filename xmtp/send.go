@@ -201,42 +201,49 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 	if !g.caughtUp || g.mls == nil {
 		return m, 0, errNotNow
 	}
-	var made *store.Intent
+	var made store.Intent
 	var changes stateChanges
 	defer changes.clear()
-	err = g.update(func(tx *store.Tx) error {
+	err = g.client.db.Update(func(tx *store.Tx) error {
 		row, err := g.sendable(tx)
 		if err != nil {
 			return err
 		}
+		waits, err := tx.HasIntents(g.id)
+		if err != nil || waits || g.outdated(row) {
+			return errors.Join(errNotNow, err)
+		}
 		if m, err = d.store(tx); err != nil {
 			return err
 		}
-		if intent, err = g.queue(tx, row, m, true); err != nil || intent == 0 {
-			return err
+		if m.Row != 0 {
+			return errNotNow // it was stored before
 		}
-		waiting, err := tx.Intents(g.id, 2)
-		if err != nil || len(waiting) > 1 || waiting[0].State != stateQueued {
-			return err
-		}
-		made = &waiting[0]
-		data, err := envelopeOf(m).Marshal()
+		envelope, err := envelopeOf(m).Marshal()
 		if err != nil {
 			return err
 		}
-		if err := g.encrypt(g.mls, made, data, &changes); err != nil {
+		if made, err = newIntent(g.id, intentMessage, messageIntent{Envelope: envelope, Push: m.Push}, m.ID); err != nil {
 			return err
 		}
-		return errors.Join(changes.save(tx, g.id), tx.SetIntent(*made))
+		if err := g.encrypt(g.mls, &made, envelope, &changes); err != nil {
+			return err
+		}
+		made.Row, err = tx.AddIntent(made)
+		return errors.Join(err, g.client.allow(tx, g.id), changes.save(tx, g.id))
 	})
-	if err != nil || made == nil {
-		return m, intent, err
+	if err != nil {
+		if len(changes.records) > 0 {
+			g.mls = nil // it has gone on without the database
+		}
+		return m, 0, err
 	}
-	if g.send(ctx, []*mlsapi.GroupMessageInput{groupInput(made, m.Push)}) == nil {
+	g.outcomes.expect(made.Row)
+	if g.send(ctx, []*mlsapi.GroupMessageInput{groupInput(&made, m.Push)}) == nil {
 		// What goes wrong now, or has before, settle meets again.
 		_ = g.receive(ctx)
 	}
-	return m, intent, nil
+	return m, made.Row, nil
 }
 
 // settleMessage works until a message is published, and returns it as it is then.
@@ -365,14 +372,14 @@ func (g *group) queue(tx *store.Tx, row store.Group, m store.Message, wait bool)
 		intent = waiting.Row
 	}
 	if intent == 0 {
-		data, err := envelopeOf(m).Marshal()
+		envelope, err := envelopeOf(m).Marshal()
 		if err != nil {
 			return 0, err
 		}
 		if err := errors.Join(g.renew(tx, row), g.client.allow(tx, g.id)); err != nil {
 			return 0, err
 		}
-		if intent, err = g.put(tx, intentMessage, messageIntent{Envelope: data, Push: m.Push}, m.ID); err != nil {
+		if intent, err = g.put(tx, intentMessage, messageIntent{Envelope: envelope, Push: m.Push}, m.ID); err != nil {
 			return 0, err
 		}
 	}
@@ -385,17 +392,27 @@ func (g *group) queue(tx *store.Tx, row store.Group, m store.Message, wait bool)
 // renew puts in front of a message what has to be in the log before it: our own
 // first commit in a group that we were let into, and members' new installations.
 func (g *group) renew(tx *store.Tx, row store.Group) error {
-	now := g.client.now()
-	if g.client.options.selfUpdate.beforeMessage(row, now) {
+	if g.keysOutdated(row) {
 		if err := g.enqueueKeyUpdate(tx); err != nil {
 			return err
 		}
 	}
-	if now-row.Checked > int64(checkBeforeSend) {
+	if g.membersOutdated(row) {
 		_, err := g.putCheck(tx, row)
 		return err
 	}
 	return nil
+}
+
+// outdated tells whether there is something to renew.
+func (g *group) outdated(row store.Group) bool { return g.keysOutdated(row) || g.membersOutdated(row) }
+
+func (g *group) keysOutdated(row store.Group) bool {
+	return g.client.options.selfUpdate.beforeMessage(row, g.client.now())
+}
+
+func (g *group) membersOutdated(row store.Group) bool {
+	return g.client.now()-row.Checked > int64(checkBeforeSend)
 }
 
 // settleAll works until everything that is in the outbox is done with. What has been

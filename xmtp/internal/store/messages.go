@@ -89,22 +89,27 @@ func (tx *Tx) lastInserted() (ns int64, err error) {
 
 // MarkPublished notes where an own message came to stand in the log, and when it
 // expires (0 for never). For streams it has arrived only now, and so it gets a new
-// row; the time of its insertion stays.
-func (tx *Tx) MarkPublished(group, id []byte, number uint64, sent, expires int64) error {
+// row; the time of its insertion stays. It returns the content, nil if there is no such
+// message, or it was published before.
+func (tx *Tx) MarkPublished(group, id []byte, number uint64, sent, expires int64) (content []byte, err error) {
 	last, err := tx.LastRow()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	err = tx.Exec("UPDATE "+messagesByID+" SET delivery = ?, number = ?, sent = ?, expires = ?, row = ? WHERE "+hasID("?6")+" AND group_id = ?7 AND delivery <> ?1",
-		Published, number, sent, orNull(expires), last+1, id, group)
-	if err != nil || tx.Changes() == 0 {
-		return err
+	found := false
+	err = tx.Query("UPDATE "+messagesByID+" SET delivery = ?, number = ?, sent = ?, expires = ?, row = ? WHERE "+hasID("?6")+" AND group_id = ?7 AND delivery <> ?1 RETURNING content",
+		[]any{Published, number, sent, orNull(expires), last + 1, id, group}, func(r Row) error {
+			found, content = true, r.Bytes(0)
+			return nil
+		})
+	if err != nil || !found {
+		return nil, err
 	}
 	// No row is used twice, even if this one is deleted.
 	if err := tx.Exec("UPDATE sqlite_sequence SET seq = ? WHERE name = 'messages'", last+1); err != nil {
-		return err
+		return nil, err
 	}
-	return tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", sent, group)
+	return content, tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", sent, group)
 }
 
 // MarkFailed notes that an own message will not be published.

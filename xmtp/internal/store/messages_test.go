@@ -198,7 +198,7 @@ func TestPublishedRowsAreNew(t *testing.T) {
 				return err
 			}
 			before, _, _ := tx.MessageByID([]byte{1}, id)
-			if err := tx.MarkPublished([]byte{1}, id, uint64(i), 1, 0); err != nil {
+			if _, err := tx.MarkPublished([]byte{1}, id, uint64(i), 1, 0); err != nil {
 				return err
 			}
 			after, _, err := tx.MessageByID([]byte{1}, id)

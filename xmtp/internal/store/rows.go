@@ -168,10 +168,11 @@ func (tx *Tx) IntentByMessage(group, message []byte) (i Intent, found bool, err 
 	return i, found, err
 }
 
-// IntentHashes returns the hashes of the payloads of a kind that a group's outbox has.
-func (tx *Tx) IntentHashes(group []byte, kind int) (hashes map[string]bool, err error) {
+// IntentHashes returns the hashes of payloads of a kind among the first entries of a
+// group's outbox.
+func (tx *Tx) IntentHashes(group []byte, kind, limit int) (hashes map[string]bool, err error) {
 	hashes = map[string]bool{}
-	err = tx.Query("SELECT hash FROM outbox WHERE group_id = ? AND kind = ? AND hash <> x''", []any{group, kind}, func(r Row) error {
+	err = tx.Query("SELECT hash FROM (SELECT kind, hash FROM outbox WHERE group_id = ? ORDER BY row LIMIT ?) WHERE kind = ? AND hash <> x''", []any{group, limit, kind}, func(r Row) error {
 		hashes[string(r.Bytes(0))] = true
 		return nil
 	})
@@ -194,6 +195,11 @@ func (tx *Tx) Intents(group []byte, limit int) (intents []Intent, err error) {
 		return nil
 	})
 	return intents, err
+}
+
+// HasIntents tells whether a group's outbox has anything.
+func (tx *Tx) HasIntents(group []byte) (has bool, err error) {
+	return tx.One("SELECT 1 FROM outbox WHERE group_id = ?", []any{group}, func(Row) {})
 }
 
 // HasIntent tells whether a group's outbox has an intent of a kind.

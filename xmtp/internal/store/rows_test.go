@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -68,7 +69,15 @@ func TestMessageRow(t *testing.T) {
 		}
 		return err
 	})
-	update(t, db, func(tx *Tx) error { return tx.MarkPublished([]byte{2}, []byte{1}, 30, 40, 50) })
+	for i, want := range [][]byte{want.Content, nil} {
+		update(t, db, func(tx *Tx) error {
+			content, err := tx.MarkPublished([]byte{2}, []byte{1}, 30, 40, 50)
+			if !bytes.Equal(content, want) {
+				t.Errorf("time %d: %x", i, content)
+			}
+			return err
+		})
+	}
 	update(t, db, func(tx *Tx) error { return tx.MarkFailed([]byte{2}, []byte{1}) }) // too late
 	want.Row, want.Number, want.Sent, want.Expires, want.Delivery = 2, 30, 40, 50, Published
 	update(t, db, func(tx *Tx) error {
