@@ -117,7 +117,7 @@ func (v *Conversation) publish(ctx context.Context, messageID string) (*Message,
 	}
 	g := v.client.groups.get(m.Group)
 	var intent int64
-	err = v.client.db.Update(func(tx *store.Tx) error {
+	err = v.client.db.UpdateLazily(func(tx *store.Tx) error {
 		row, err := g.sendable(tx)
 		if err != nil {
 			return err

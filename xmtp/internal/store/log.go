@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"io"
+	"sync"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/util/vfsutil"
@@ -35,10 +36,11 @@ func (l loggedVFS) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.Fil
 // blocks.
 //
 // It also lets SQLite go on without waiting for the disk: while deferring is set,
-// Sync only writes, and who wants to know what was committed on the disk calls Sync
-// of the file below.
+// Sync only writes, and who wants to know what was committed on the disk calls persist.
 type logFile struct {
 	vfs.File
+
+	persisting sync.Mutex
 
 	deferring bool
 	// empty tells that there was nothing in the file when it was begun anew. If there
@@ -180,6 +182,13 @@ func (f *logFile) Sync(flags vfs.SyncFlag) error {
 	if f.deferring && f.empty {
 		return nil
 	}
+	return f.persist(flags)
+}
+
+// persist brings what was flushed to the disk. It may be called at any time.
+func (f *logFile) persist(flags vfs.SyncFlag) error {
+	f.persisting.Lock()
+	defer f.persisting.Unlock()
 	return f.File.Sync(flags)
 }
 

@@ -101,7 +101,7 @@ func (db *DB) await(number uint64) error {
 		return nil
 	}
 	all := db.committed.Load()
-	if err := db.log.File.Sync(vfs.SYNC_NORMAL); err == nil {
+	if err := db.log.persist(vfs.SYNC_NORMAL); err == nil {
 		db.durable.Store(all)
 		return nil
 	}
