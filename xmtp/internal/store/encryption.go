@@ -13,7 +13,7 @@ import (
 // cipherBlock is the unit that files are encrypted in.
 const cipherBlock = 4096
 
-var wrapped sync.Map // names of wrapped file systems
+var wrapping sync.Mutex // held while file systems are registered
 
 // encryptedVFS registers the encryption over another file system.
 func encryptedVFS(base string) string {
@@ -26,7 +26,9 @@ func plainVFS(base string) string {
 }
 
 func wrappedVFS(name string, wrap func() vfs.VFS) string {
-	if _, done := wrapped.LoadOrStore(name, true); !done {
+	wrapping.Lock()
+	defer wrapping.Unlock()
+	if vfs.Find(name) == nil {
 		vfs.Register(name, wrap())
 	}
 	return name
