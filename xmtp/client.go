@@ -130,37 +130,36 @@ func open(ctx context.Context, signer Signer, list []Option) (c *Client, err err
 
 // load reads who the client is, or decides on it if it is new.
 func (c *Client) load() error {
-	var address, seed, root []byte
-	err := c.db.Update(func(tx *store.Tx) (err error) {
-		if address, err = tx.Meta(metaAddress); err != nil {
-			return err
+	var address, inbox, seed, root []byte
+	read := func(tx *store.Tx) (err error) {
+		for name, value := range map[string]*[]byte{metaAddress: &address, metaInbox: &inbox, metaInstallation: &seed, metaHMACRoot: &root} {
+			if *value, err = tx.Meta(name); err != nil {
+				return err
+			}
 		}
-		if address == nil {
+		return nil
+	}
+	err := c.db.View(read)
+	if err == nil && address == nil {
+		// It becomes durable with the first key package, before which nothing is published.
+		err = c.db.UpdateLazily(func(tx *store.Tx) error {
 			key, err := mls.GenerateSignatureKey(identity.CipherSuite)
 			if err != nil {
 				return err
 			}
+			defer clear(key)
 			err = errors.Join(
 				tx.SetMeta(metaAddress, []byte(c.address)),
 				tx.SetMeta(metaInstallation, key),
 				tx.SetMeta(metaHMACRoot, protocol.NewHMACRoot().Bytes()),
 			)
-			clear(key)
 			if err != nil {
 				return err
 			}
-		}
-		inbox, err := tx.Meta(metaInbox)
-		c.inboxID = string(inbox)
-		if err != nil {
-			return err
-		}
-		if seed, err = tx.Meta(metaInstallation); err != nil {
-			return err
-		}
-		root, err = tx.Meta(metaHMACRoot)
-		return err
-	})
+			return read(tx)
+		})
+	}
+	c.inboxID = string(inbox)
 	defer clear(seed)
 	defer clear(root)
 	if err != nil {

@@ -62,7 +62,8 @@ func (c *Client) rotateKeyPackage(ctx context.Context) error {
 		return fmt.Errorf("uploading a key package: %w", err)
 	}
 	now := c.now()
-	return c.db.Update(func(tx *store.Tx) error {
+	// If that is lost, the same is uploaded again.
+	return c.db.UpdateLazily(func(tx *store.Tx) error {
 		return errors.Join(
 			tx.MarkUploaded(row, now+int64(keepReplaced)),
 			tx.SetNumber(numberRotation, now+int64(rotationPeriod)),

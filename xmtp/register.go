@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/go-xmtp/go-xmtp/identity"
 	"github.com/go-xmtp/go-xmtp/proto/gen/identityapi"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
@@ -28,7 +30,7 @@ func (c *Client) register(ctx context.Context, wallet Signer) error {
 	if c.inboxID != "" && c.inboxID != inboxID {
 		return fmt.Errorf("xmtp: registering: the wallet has come to belong to inbox %s, this database is of %s", inboxID, c.inboxID)
 	}
-	err = c.db.Update(func(tx *store.Tx) error { return tx.SetMeta(metaInbox, []byte(inboxID)) })
+	err = c.db.UpdateLazily(func(tx *store.Tx) error { return tx.SetMeta(metaInbox, []byte(inboxID)) })
 	if err != nil {
 		return fmt.Errorf("xmtp: registering: %w", err)
 	}
@@ -60,24 +62,42 @@ func (c *Client) registered() (registered bool, err error) {
 }
 
 // findOrDerive returns the inbox that the wallet belongs to, or the one that it
-// will create.
+// will create, and brings in what there is of it.
 func (c *Client) findOrDerive(ctx context.Context, owner identity.Identifier) (inboxID string, exists bool, err error) {
-	found, err := c.inboxes.lookUp(ctx, owner)
+	derived, err := identity.DeriveInboxID(owner, c.options.nonce)
 	if err != nil {
 		return "", false, err
 	}
-	if id := found[owner]; id != "" {
-		return id, true, nil
+	var found map[identity.Identifier]string
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		found, err = c.inboxes.lookUp(both, owner)
+		return err
+	})
+	// Mostly it is this one; else nothing but a call is lost.
+	var invalid error
+	group.Go(func() error {
+		err := c.inboxes.refresh(both, derived)
+		if errors.Is(err, ErrInvalidInbox) {
+			invalid, err = err, nil
+		}
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return "", false, err
 	}
-	inboxID, err = identity.DeriveInboxID(owner, c.options.nonce)
-	return inboxID, false, err
+	switch id := found[owner]; id {
+	case "":
+		return derived, false, invalid
+	case derived:
+		return id, true, invalid
+	default:
+		return id, true, c.inboxes.refresh(ctx, id)
+	}
 }
 
 // join adds the installation to the inbox, and creates that if it doesn't exist.
 func (c *Client) join(ctx context.Context, wallet Signer, owner identity.Identifier, exists bool) error {
-	if err := c.inboxes.refresh(ctx, c.inboxID); err != nil {
-		return err
-	}
 	log, err := c.inboxes.known(c.inboxID)
 	if err != nil {
 		return err
@@ -118,7 +138,7 @@ func (c *Client) join(ctx context.Context, wallet Signer, owner identity.Identif
 	}
 	_, err = c.node.Identity.PublishIdentityUpdate(ctx, &identityapi.PublishIdentityUpdateRequest{IdentityUpdate: update})
 	published := err
-	if err := c.inboxes.refresh(ctx, c.inboxID); err != nil {
+	if err := c.inboxes.fetch(ctx, (*store.DB).UpdateLazily, []string{c.inboxID}); err != nil {
 		return errors.Join(published, err)
 	}
 	listed, err := c.listed()
