@@ -271,15 +271,22 @@ func (b *clientBench) cut(ctx context.Context) error {
 		if err := <-sent; err != nil {
 			return err
 		}
-		wait := 10 * time.Second
-		if p == official {
-			wait = 75 * time.Second
-		}
-		got, err := a.do(ctx, request{Op: "streamed", Count: texts, Wait: wait})
+		got, err := a.do(ctx, request{Op: "streamed", Count: texts, Wait: 5 * time.Second})
 		if err != nil {
 			return err
 		}
 		missing.add(p, float64(texts-got.Count))
+		// Who isn't back by then is waited for.
+		for len(got.At) > 0 && got.At[len(got.At)-1] < mended && time.Since(time.Unix(0, mended)) < 80*time.Second {
+			if _, err := b.author.do(ctx, request{Op: "send", Conversations: group, Tag: "later", Count: 1}); err != nil {
+				return err
+			}
+			more, err := a.do(ctx, request{Op: "streamed", Count: 1, Wait: 500 * time.Millisecond})
+			if err != nil {
+				return err
+			}
+			got.At = append(got.At, more.At...)
+		}
 		for _, at := range got.At {
 			if at > mended {
 				back.add(p, float64(at-mended))

@@ -18,10 +18,11 @@ import (
 // Client is one installation of an inbox: a user on one device. It is safe for
 // use by several goroutines. Close it.
 type Client struct {
-	options *options
-	db      *store.DB
-	node    *network.Node
-	inboxes *inboxes
+	options  *options
+	db       *store.DB
+	node     *network.Node
+	requests *requests
+	inboxes  *inboxes
 
 	address      string
 	inboxID      string
@@ -100,11 +101,13 @@ func open(ctx context.Context, signer Signer, list []Option) (c *Client, err err
 	if err != nil {
 		return nil, fmt.Errorf("xmtp: %s: %w", so.Path, err)
 	}
+	asking := newRequests(o)
 	node, err := network.Open(network.Options{
 		URL:             o.url,
 		Dial:            o.dial,
 		AppVersion:      o.appVersion,
 		ProtocolVersion: ProtocolVersion,
+		Around:          asking.around,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("xmtp: %w", err), db.Close())
@@ -113,6 +116,7 @@ func open(ctx context.Context, signer Signer, list []Option) (c *Client, err err
 		options:   o,
 		db:        db,
 		node:      node,
+		requests:  asking,
 		inboxes:   newInboxes(db, node),
 		address:   owner.String(),
 		welcoming: make(chan struct{}, 1),
@@ -199,6 +203,7 @@ func (c *Client) Close() error {
 	var err error
 	c.closed.Do(func() {
 		c.close()
+		close(c.requests.done)
 		c.workers.Wait()
 		c.groups.close()
 		err = errors.Join(c.db.Close(), c.node.Close())

@@ -118,6 +118,9 @@ func verdicts(err error) []verdict {
 		all = append(all, verdict{err, code, errors.Is(err, identity.ErrVerifierUnavailable)})
 	}
 	all = matching(all, wrappers, err)
+	if _, ok := errors.AsType[*RateLimitError](err); ok {
+		all = append(all, verdict{err, "ApiError::Api", true})
+	}
 	if s, ok := errors.AsType[interface {
 		error
 		GRPCStatus() *status.Status

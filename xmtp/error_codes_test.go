@@ -34,6 +34,7 @@ var ofPackage = map[string]struct {
 	"AlreadyAssociatedError":  {&AlreadyAssociatedError{}, "AccountAlreadyAssociatedError", false},
 	"InstallationLimitError":  {&InstallationLimitError{}, "IdentityError::TooManyInstallations", false},
 	"NotAddedError":           {&NotAddedError{Users: []NotAdded{{Reason: ErrNoKeyPackage}}}, "GroupError::FailedToVerifyInstallations", false},
+	"RateLimitError":          {&RateLimitError{reason: errors.New("no")}, "ApiError::Api", true},
 	"ErrClosed":               {ErrClosed, "", false},
 	"ErrDamaged":              {ErrDamaged, "StorageError::DbDeserialize", false},
 	"ErrDirectMessage":        {ErrDirectMessage, "GroupError::MetadataPermissionsError", false},

@@ -3,6 +3,7 @@ package xmtp_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"time"
@@ -151,4 +152,53 @@ func ExampleClient_WaitRegistered() {
 	}
 	fmt.Println("visible")
 	// Output: visible
+}
+
+func ExampleWithBudget() {
+	ctx := context.Background()
+	n, err := node.Start(ctx, node.Options{Listen: "127.0.0.1:0", Ephemeral: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer n.Close()
+
+	// What the public network allows from one address, for all clients of this program.
+	budget := xmtp.NewBudget(20_000, 3_000, 5*time.Minute)
+	signer, err := xmtp.GeneratePrivateKeySigner()
+	if err != nil {
+		log.Fatal(err)
+	}
+	bot, err := xmtp.NewClient(ctx, signer, xmtp.WithNode("http://"+n.Addr()), xmtp.InMemory(), xmtp.WithBudget(budget))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer bot.Close()
+
+	_, writes := budget.Left()
+	fmt.Println(writes > 2000, "and no call waits:", bot.Requests().Waiting == 0)
+	fmt.Println(bot.Requests().Calls["PublishIdentityUpdate"], "identity update was published")
+	// Output:
+	// true and no call waits: true
+	// 1 identity update was published
+}
+
+func ExampleRateLimitError() {
+	ctx := context.Background()
+	alice, bob, _, done := people(ctx)
+	defer done()
+	chat, err := alice.DM(ctx, bob.Address())
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = chat.SendText(ctx, "Hello")
+	if limit, ok := errors.AsType[*xmtp.RateLimitError](err); ok {
+		// The message is in the outbox and goes out later, by itself. Whoever has more
+		// to send had better wait.
+		time.Sleep(limit.RetryAfter)
+	} else if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("sent or stored")
+	// Output:
+	// sent or stored
 }

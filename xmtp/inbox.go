@@ -254,7 +254,7 @@ func connect(list []Option) (*inboxes, *options, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	n, err := network.Open(network.Options{URL: o.url, Dial: o.dial, AppVersion: o.appVersion, ProtocolVersion: ProtocolVersion})
+	n, err := network.Open(network.Options{URL: o.url, Dial: o.dial, AppVersion: o.appVersion, ProtocolVersion: ProtocolVersion, Around: newRequests(o).around})
 	if err != nil {
 		return nil, nil, fmt.Errorf("xmtp: %w", err)
 	}

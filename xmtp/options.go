@@ -56,6 +56,7 @@ type options struct {
 	standby    bool
 	logger     *slog.Logger
 	appVersion string
+	budget     *Budget // may be nil
 	padding    bool
 	nonce      uint64
 	off        [workerCount]bool // workers that don't run

@@ -103,6 +103,9 @@ func (c *Client) attend(ctx context.Context, work chore) {
 		} else {
 			c.options.logger.Info("background work failed", "work", work.name, "error", err, "again in", delay)
 			wait, news = jitter(delay), nil
+			if limit, ok := errors.AsType[*RateLimitError](err); ok {
+				wait = max(wait, limit.RetryAfter)
+			}
 			delay = min(2*delay, choreRetryMax)
 		}
 		if work.calm == 0 {

@@ -205,6 +205,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"client", "a database that was rolled back sends nothing", stepTests, "xmtp", "TestRolledBack.*"},
 	{"client", "many clients in one process: memory, descriptors and threads of each; nothing left of those closed or not opened", stepTests, "xmtp", "TestIdleClients|TestNothingLeft"},
 	{"client", "a second process is refused, or stands by and goes on when the first is killed", stepTests, "xmtp", "TestDatabaseInUse|TestStandby.*|TestLockFileRemoved"},
+	{"client", "asked too much: the node's refusals, budgets, requests counted", stepTests, "xmtp", "TestRefused(ForTheRate|WhileClosing)|TestBudget.*|TestInboxQuota"},
 	{"client", "64 senders at once", stepTests, "xmtp", "TestManySenders.*|TestManyGoroutines.*"},
 	{"xmtp", "demo, id, send, read", stepTests, "cmd/xmtp", "TestScripts"},
 	{"Go", "direct messages with official clients, created by either side", stepOfficial, "interop", "TestGoDM.*"},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,6 +41,10 @@ type Options struct {
 	AppVersion string
 	// ProtocolVersion is the version of the reference client whose behaviour is implemented.
 	ProtocolVersion string
+	// Around, if not nil, makes each call: by calling call, any number of times, with
+	// further options. The method is its full name. For a stream, which is only opened
+	// by it, the request is nil and options have no effect.
+	Around func(ctx context.Context, method string, request any, call func(...grpc.CallOption) error) error
 }
 
 // Node is one client's view of the connection. It is safe for use by several goroutines.
@@ -70,7 +75,10 @@ func Open(o Options) (*Node, error) {
 	}
 	// Always both, also if empty: that is what nodes are used to.
 	headers := metadata.Pairs("x-app-version", o.AppVersion, "x-libxmtp-version", o.ProtocolVersion)
-	c := withHeaders{conn, headers}
+	c := view{conn, headers, o.Around}
+	if c.around == nil {
+		c.around = func(_ context.Context, _ string, _ any, call func(...grpc.CallOption) error) error { return call() }
+	}
 	return &Node{mlsapi.NewMlsApiClient(c), identityapi.NewIdentityApiClient(c), conn, o.URL}, nil
 }
 
@@ -167,22 +175,28 @@ func dial(o Options) (*grpc.ClientConn, error) {
 	return grpc.NewClient(target, options...)
 }
 
-// withHeaders adds a client's headers to every call on a shared connection.
-type withHeaders struct {
+// A view is a client's of a shared connection: it adds the client's headers to every
+// call, and lets it be made by around.
+type view struct {
 	grpc.ClientConnInterface
 	headers metadata.MD
+	around  func(ctx context.Context, method string, request any, call func(...grpc.CallOption) error) error
 }
 
-func (c withHeaders) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	return c.ClientConnInterface.Invoke(c.annotate(ctx), method, args, reply, opts...)
+func (v view) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	ctx = metadata.NewOutgoingContext(ctx, v.headers)
+	return v.around(ctx, method, args, func(more ...grpc.CallOption) error {
+		return v.ClientConnInterface.Invoke(ctx, method, args, reply, slices.Concat(opts, more)...)
+	})
 }
 
-func (c withHeaders) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	return c.ClientConnInterface.NewStream(c.annotate(ctx), desc, method, opts...)
-}
-
-func (c withHeaders) annotate(ctx context.Context) context.Context {
-	return metadata.NewOutgoingContext(ctx, c.headers)
+func (v view) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (stream grpc.ClientStream, err error) {
+	ctx = metadata.NewOutgoingContext(ctx, v.headers)
+	err = v.around(ctx, method, nil, func(...grpc.CallOption) (err error) {
+		stream, err = v.ClientConnInterface.NewStream(ctx, desc, method, opts...)
+		return err
+	})
+	return stream, err
 }
 
 // VerifyContractSignature asks the node, which asks the chain, as
