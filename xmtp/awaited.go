@@ -73,7 +73,7 @@ func notAdded(l protocol.LeftOut, reasons map[identity.Identifier]error) NotAdde
 // membershipChange is a change of members that has been worked out.
 type membershipChange struct {
 	proposals []mls.Proposal
-	packages  map[identity.Identifier]*identity.KeyPackageInfo
+	check     bool // nobody asked for more than to look at the members' inboxes
 	notAdded  []NotAdded
 	cancelled []string // need not be added any more
 }

@@ -289,8 +289,11 @@ func (x *inboxes) note(inbox string, asked time.Time) {
 type sinceKey struct{}
 
 // since lets a call look up inboxes several times without asking the node again:
-// what it told after now is news enough.
+// what it told after now, or after the call within which this one is, is news enough.
 func since(ctx context.Context) context.Context {
+	if ctx.Value(sinceKey{}) != nil {
+		return ctx
+	}
 	return context.WithValue(ctx, sinceKey{}, time.Now())
 }
 

@@ -98,10 +98,11 @@ func checkSize(m *protocol.Membership, add []string) error {
 	return nil
 }
 
-// checkInboxes says whether there are such inboxes.
+// checkInboxes says whether there are such inboxes. Ours, which has its part in
+// every commit, is looked up with them.
 func (c *Client) checkInboxes(ctx context.Context, ids []string) error {
 	var at []protocol.Position
-	for _, id := range ids {
+	for _, id := range append([]string{c.inboxID}, ids...) {
 		at = append(at, protocol.Position{InboxID: id, SequenceID: protocol.Latest})
 	}
 	states, err := c.inboxes.InboxStates(ctx, at)
@@ -110,7 +111,7 @@ func (c *Client) checkInboxes(ctx context.Context, ids []string) error {
 	}
 	for i, s := range states {
 		if s.SequenceID == 0 && s.Err == nil {
-			return fmt.Errorf("%w: %s", ErrNoInbox, ids[i])
+			return fmt.Errorf("%w: %s", ErrNoInbox, at[i].InboxID)
 		}
 	}
 	return nil

@@ -170,6 +170,7 @@ func (g *group) settleOnce(ctx context.Context, row int64) (done bool, err error
 		return false, err
 	}
 	defer g.release()
+	ctx = since(ctx)
 	// Each round publishes what stands before the intent, one commit at a time.
 	for {
 		found, err := g.pending(row)
@@ -461,7 +462,7 @@ func (g *group) makeCommit(ctx context.Context, intent *store.Intent) (made bool
 		return false, err
 	}
 	if len(options.Proposals) == 0 && intent.Kind != intentKeyUpdate {
-		if !g.current {
+		if !g.current && !members.check {
 			return false, errOutdated
 		}
 		err := g.update(func(tx *store.Tx) error {
@@ -576,7 +577,7 @@ func (g *group) membershipChange(ctx context.Context, intent *store.Intent) (*me
 	if err != nil {
 		return nil, err
 	}
-	change := &membershipChange{proposals: proposals, packages: packages, cancelled: want.Remove}
+	change := &membershipChange{proposals: proposals, check: len(want.Add)+len(want.Remove) == 0, cancelled: want.Remove}
 	for _, l := range leftOut {
 		// The others' commit will be judged; what is not in it has to be now.
 		if err := groupState.CheckAdd(g.client.inboxID, []string{l.InboxID}); err != nil {
