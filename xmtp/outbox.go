@@ -140,7 +140,7 @@ func (g *group) settle(ctx context.Context, row int64) error {
 		return outcome
 	}
 	// What is not carried out yet may have been put into the outbox lazily.
-	return errors.Join(err, g.client.db.Scrub())
+	return errors.Join(err, g.client.db.Sync())
 }
 
 func (g *group) work(ctx context.Context, row int64) (done bool, err error) {
@@ -162,7 +162,7 @@ func (g *group) work(ctx context.Context, row int64) (done bool, err error) {
 		}
 	}
 	g.client.news.publish() // for the worker that takes it on
-	return false, fmt.Errorf("%w: %w", ErrNotPublished, errors.Join(last, ctx.Err(), g.client.db.Sync()))
+	return false, fmt.Errorf("%w: %w", ErrNotPublished, errors.Join(last, ctx.Err()))
 }
 
 func (g *group) settleOnce(ctx context.Context, row int64) (done bool, err error) {
