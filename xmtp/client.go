@@ -122,6 +122,7 @@ func open(ctx context.Context, signer Signer, list []Option) (c *Client, err err
 		welcoming: make(chan struct{}, 1),
 		unsent:    make(chan struct{}, 1),
 	}
+	c.inboxes.client = c
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.groups.init(c)
 	c.news.init()

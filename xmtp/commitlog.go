@@ -202,13 +202,15 @@ func (c *Client) downloadCommits(ctx context.Context, groups []*group) error {
 				return fmt.Errorf("reading commit logs: %w", err)
 			}
 			if len(response.Responses) != len(chunk) {
-				return fmt.Errorf("the node answered %d times about %d commit logs", len(response.Responses), len(chunk))
+				return c.wrongAnswer(callCommits, "%d answers about %d commit logs", len(response.Responses), len(chunk))
 			}
 			var more []*group
 			for i, g := range chunk {
 				entries := response.Responses[i].GetCommitLogEntries()
-				if err := c.db.Update(func(tx *store.Tx) error { return g.takeCommits(tx, entries) }); err != nil {
+				if detail, err := c.takeCommits(g, entries); err != nil {
 					return err
+				} else if detail != "" {
+					return c.wrongOrder(callCommits, "%s", detail)
 				}
 				if len(entries) >= pageSize {
 					more = append(more, g)
@@ -220,8 +222,29 @@ func (c *Client) downloadCommits(ctx context.Context, groups []*group) error {
 	return nil
 }
 
-// takeCommits keeps those of the published entries that count. Who has signed the
-// first valid one signs the log for good.
+// takeCommits keeps those of the published entries that count, or says why they are
+// in no order.
+func (c *Client) takeCommits(g *group, entries []*mlscontents.CommitLogEntry) (detail string, err error) {
+	err = c.db.Update(func(tx *store.Tx) error {
+		f, err := tx.Fork(g.id)
+		if err != nil {
+			return err
+		}
+		last := f.Downloaded
+		for _, e := range entries {
+			if e.SequenceId <= last || e.SequenceId > maxNumber {
+				detail = fmt.Sprintf("commit log entry %d after %d", e.SequenceId, last)
+				return nil
+			}
+			last = e.SequenceId
+		}
+		return g.takeCommits(tx, entries)
+	})
+	return detail, err
+}
+
+// takeCommits keeps those of entries in order that count. Who has signed the first
+// valid one signs the log for good.
 func (g *group) takeCommits(tx *store.Tx, entries []*mlscontents.CommitLogEntry) error {
 	if len(entries) == 0 {
 		return nil
@@ -237,9 +260,6 @@ func (g *group) takeCommits(tx *store.Tx, entries []*mlscontents.CommitLogEntry)
 		last = &protocol.CommitLogEntry{Number: s.Number, Epoch: s.Epoch, Authenticator: s.Authenticator}
 	}
 	for _, signed := range entries {
-		if signed.SequenceId <= f.Downloaded || signed.SequenceId >= 1<<63 {
-			return fmt.Errorf("%w: commit log entry %d after %d", ErrNodeOrder, signed.SequenceId, f.Downloaded)
-		}
 		f.Downloaded = signed.SequenceId
 		signer := protocol.CommitLogSigner(signed)
 		if len(f.Signer) == 0 {
@@ -507,11 +527,13 @@ func (g *group) compareCommits(ctx context.Context) error {
 			}
 		}
 		f.Status = int(after)
+		if after > Healthy && after != before {
+			if err := g.client.raise(tx, ConversationForked{g.String(), own.Number}, after == Forked, evidence{}); err != nil {
+				return err
+			}
+		}
 		return tx.SetFork(f)
 	})
-	if err == nil && after > Healthy && after != before {
-		g.client.options.logger.Warn("conversation and its commit log differ", "conversation", g, "commit", own.Number, "status", after)
-	}
 	return err
 }
 

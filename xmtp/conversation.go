@@ -1,6 +1,7 @@
 package xmtp
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -75,6 +76,9 @@ func (c *Client) resolve(ctx context.Context, users []string) ([]string, error) 
 	}
 	found, err := c.inboxes.lookUp(ctx, slices.Collect(maps.Keys(addresses))...)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.inboxes.confirm(ctx, found); err != nil {
 		return nil, err
 	}
 	var missing []string
@@ -212,14 +216,43 @@ func (c *Client) Sync(ctx context.Context) error {
 	return nil
 }
 
+// maxWelcomeRounds is how many pages of welcomes one sync takes at most: strangers can
+// send any number of them.
+const maxWelcomeRounds = 20
+
+// sync reads welcomes page by page, and conversations after each, so that a flood of
+// welcomes doesn't keep what is said in conversations from its readers.
 func (c *Client) sync(ctx context.Context) error {
-	joined, err := c.syncWelcomes(ctx)
-	if len(joined) > 0 {
-		c.live.changed()
+	for round := 1; ; round++ {
+		joined, more, welcomes := c.syncWelcomes(ctx)
+		if len(joined) > 0 {
+			c.live.changed()
+		}
+		if welcomes != nil && !lies(welcomes) {
+			return welcomes
+		}
+		err := errors.Join(welcomes, c.syncGroups(ctx))
+		if !more || ctx.Err() != nil {
+			return err
+		}
+		if round == maxWelcomeRounds {
+			return errors.Join(err, c.noteFlood())
+		}
 	}
-	if err != nil {
-		return err
-	}
+}
+
+// noteFlood notes that welcomes are left to the next sync.
+func (c *Client) noteFlood() error {
+	return c.db.Update(func(tx *store.Tx) error {
+		cursor, err := tx.Number(numberWelcome)
+		if err != nil {
+			return err
+		}
+		return c.raise(tx, WelcomeFlood{uint64(cursor)}, false, evidence{})
+	})
+}
+
+func (c *Client) syncGroups(ctx context.Context) error {
 	stale, err := c.stale(ctx)
 	if err != nil {
 		return err
@@ -267,14 +300,71 @@ func (c *Client) stale(ctx context.Context) ([]*group, error) {
 			return nil, fmt.Errorf("asking for news: %w", err)
 		}
 		if len(response.Responses) != len(chunk) {
-			return nil, fmt.Errorf("the node answered %d times about %d conversations", len(response.Responses), len(chunk))
+			return nil, c.wrongAnswer(callNewest, "%d answers about %d conversations", len(response.Responses), len(chunk))
 		}
 		for i, row := range chunk {
-			news := response.Responses[i].GetGroupMessage().GetV1().GetId() > row.Cursor
-			if news || pending[string(row.ID)] {
+			newest := response.Responses[i].GetGroupMessage().GetV1()
+			if len(newest.GetGroupId()) > 0 && !bytes.Equal(newest.GroupId, row.ID) {
+				return nil, c.wrongAnswer(callNewest, "about another conversation")
+			}
+			reread, err := c.checkEnd(ctx, row, newest)
+			if err != nil {
+				return nil, err
+			}
+			if newest.GetId() > row.Cursor || reread || pending[string(row.ID)] {
 				stale = append(stale, c.groups.get(row.ID))
 			}
 		}
 	}
 	return stale, nil
+}
+
+// keepsLog is for how long nodes keep what is in the log of a conversation, at least.
+const keepsLog = 30 * 24 * time.Hour
+
+// checkEnd looks whether the log of a conversation ends before what was read of it. It
+// tells to read on from the last that could be used, if what follows that was only
+// said to be there: by a node in numbers of junk, or by who let us in.
+func (c *Client) checkEnd(ctx context.Context, row store.Group, newest *mlsapi.GroupMessage_V1) (reread bool, err error) {
+	served := newest.GetId()
+	if served >= row.Cursor || c.now()-max(row.LastMessage, row.Created) > int64(keepsLog) {
+		return false, nil
+	}
+	g := c.groups.get(row.ID)
+	if err := g.acquire(ctx); err != nil {
+		return false, err
+	}
+	defer g.release()
+	err = c.db.Update(func(tx *store.Tx) error {
+		now, found, err := tx.Group(row.ID)
+		if err != nil || !found || now.Cursor != row.Cursor {
+			return err // somebody else has read on
+		}
+		used, own, err := tx.LastApplied(row.ID, c.installation.Bytes())
+		if err != nil {
+			return err
+		}
+		if own <= served {
+			own = 0
+		}
+		var f Finding = LogRolledBack{g.String(), row.Cursor, served, own}
+		if row.Cursor == row.Joined {
+			f = JoinPointWrong{g.String(), row.Adder, row.Cursor, served}
+		}
+		if now.Joined > served {
+			now.Joined = 0
+		}
+		if from := max(used, now.Joined); from < row.Cursor {
+			now.Cursor, reread = from, true
+			if err := tx.PutGroup(now); err != nil {
+				return err
+			}
+		}
+		return c.raise(tx, f, false, evidence{})
+	})
+	if reread {
+		g.caughtUp, g.streamed = false, unstreamed
+		c.live.changed()
+	}
+	return reread, err
 }

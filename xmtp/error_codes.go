@@ -64,6 +64,7 @@ var reasons = []verdict{
 	{ErrInvalidPasskey, "ConversionError::InvalidPublicKey", false},
 	{ErrInvalidPrivateKey, "", false},
 	{ErrRevoked, "", false},
+	{ErrWrongInbox, "", false},
 
 	{ErrInUse, "PlatformStorageError::DatabaseLocked", true},
 	{ErrWrongKey, "PlatformStorageError::SqlCipherKeyIncorrect", false},
@@ -92,6 +93,7 @@ var wrappers = []verdict{
 	{ErrNotPublished, "GroupError::SyncFailedToWait", true},
 	{ErrNotVisible, "", true},
 	{ErrNodeOrder, "", true},
+	{ErrNodeAnswer, "", true},
 	{context.DeadlineExceeded, "", true},
 	{context.Canceled, "", true},
 }

@@ -51,6 +51,7 @@ var ofPackage = map[string]struct {
 	"ErrNoInbox":              {ErrNoInbox, "GroupError::AddressNotFound", false},
 	"ErrNoInstallation":       {ErrNoInstallation, "GroupError::FailedToVerifyInstallations", false},
 	"ErrNoKeyPackage":         {ErrNoKeyPackage, "GroupError::FailedToVerifyInstallations", false},
+	"ErrNodeAnswer":           {ErrNodeAnswer, "", true},
 	"ErrNodeOrder":            {ErrNodeOrder, "", true},
 	"ErrNotFound":             {ErrNotFound, "NotFound::GroupById", false},
 	"ErrNotPermitted":         {ErrNotPermitted, "CommitValidationError::InsufficientPermissions", false},
@@ -70,6 +71,7 @@ var ofPackage = map[string]struct {
 	"ErrTooLong":              {ErrTooLong, "GroupError::TooManyCharacters", false},
 	"ErrTooManyInstallations": {ErrTooManyInstallations, "IdentityError::TooManyInstallations", false},
 	"ErrTooManyMembers":       {ErrTooManyMembers, "GroupError::UserLimitExceeded", false},
+	"ErrWrongInbox":           {ErrWrongInbox, "", false},
 	"ErrWrongKey":             {ErrWrongKey, "PlatformStorageError::SqlCipherKeyIncorrect", false},
 }
 

@@ -29,6 +29,8 @@ type group struct {
 	caughtUp bool
 	// current tells that the log has been read since the lock was taken.
 	current bool
+	// heard is how far each sender has come in this epoch.
+	heard heard
 	// streamed is the number up to which a live stream has brought everything, or unstreamed.
 	streamed uint64
 

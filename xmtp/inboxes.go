@@ -25,8 +25,9 @@ const maxInboxesPerCall = 50
 // inboxes keeps the identity logs that a client has seen: verified, in the
 // database, and folded in memory. Without a client there is no database.
 type inboxes struct {
-	db   *store.DB // may be nil
-	node *network.Node
+	db     *store.DB // may be nil
+	node   *network.Node
+	client *Client // whose they are; nil if there is none
 
 	mu   sync.Mutex
 	logs map[string]*inboxLog
@@ -35,6 +36,7 @@ type inboxes struct {
 	// One download at a time for each inbox, so that entries are stored in order.
 	busy    map[string]chan struct{}
 	watches map[*installationWatch]struct{}
+	audited map[string]int64 // when what the node serves was compared with what is known
 }
 
 // inboxLog is the states of an inbox after each of its updates. It is
@@ -43,10 +45,11 @@ type inboxLog struct {
 	numbers []uint64
 	times   []uint64 // ns, by the clock of the one who made the update
 	states  []*identity.State
+	hash    []byte // of the newest update as it was served; empty if that isn't known
 }
 
 func newInboxes(db *store.DB, node *network.Node) *inboxes {
-	return &inboxes{db: db, node: node, logs: map[string]*inboxLog{}, asked: map[string]time.Time{}, busy: map[string]chan struct{}{}, watches: map[*installationWatch]struct{}{}}
+	return &inboxes{db: db, node: node, logs: map[string]*inboxLog{}, asked: map[string]time.Time{}, busy: map[string]chan struct{}{}, watches: map[*installationWatch]struct{}{}, audited: map[string]int64{}}
 }
 
 // latest returns the newest state and its number; nil and 0 for an inbox
@@ -59,9 +62,9 @@ func (l *inboxLog) latest() (*identity.State, uint64) {
 	return l.states[n], l.numbers[n]
 }
 
-func (l *inboxLog) extend(number uint64, update *identity.VerifiedUpdate) (*inboxLog, error) {
+func (l *inboxLog) extend(number uint64, update *identity.VerifiedUpdate, hash []byte) (*inboxLog, error) {
 	last, before := l.latest()
-	if number <= before {
+	if number <= before || number > maxNumber {
 		return nil, fmt.Errorf("update %d after update %d", number, before)
 	}
 	state, err := last.Apply(update)
@@ -72,6 +75,7 @@ func (l *inboxLog) extend(number uint64, update *identity.VerifiedUpdate) (*inbo
 		numbers: append(slices.Clip(l.numbers), number),
 		times:   append(slices.Clip(l.times), update.TimestampNS()),
 		states:  append(slices.Clip(l.states), state),
+		hash:    hash,
 	}, nil
 }
 
@@ -88,17 +92,20 @@ func (x *inboxes) known(inbox string) (*inboxLog, error) {
 		return log, nil
 	}
 	err := x.db.View(func(tx *store.Tx) error {
-		return tx.Query("SELECT number, verified FROM identity_updates WHERE inbox = ? ORDER BY number", []any{inbox}, func(r store.Row) error {
+		return tx.Query("SELECT number, verified, hash FROM identity_updates WHERE inbox = ? ORDER BY number", []any{inbox}, func(r store.Row) error {
 			update, err := identity.UnmarshalVerifiedUpdate(r.Bytes(1))
 			if err != nil {
 				return err
 			}
-			log, err = log.extend(r.Uint(0), update)
+			log, err = log.extend(r.Uint(0), update, r.Bytes(2))
 			return err
 		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("stored log of inbox %s: %w", inbox, err)
+	}
+	if len(log.numbers) == 0 {
+		return log, nil // there is no end to the ids of inboxes that don't exist
 	}
 	return x.keep(inbox, log), nil
 }
@@ -179,8 +186,7 @@ func (x *inboxes) download(ctx context.Context, in transaction, ids []string) er
 			return err
 		}
 		logs[id] = log
-		_, last := log.latest()
-		request.Requests = append(request.Requests, &identityapi.GetIdentityUpdatesRequest_Request{InboxId: id, SequenceId: last})
+		request.Requests = append(request.Requests, &identityapi.GetIdentityUpdatesRequest_Request{InboxId: id, SequenceId: x.after(id, log)})
 	}
 	asked := time.Now()
 	response, err := x.node.Identity.GetIdentityUpdates(ctx, request)
@@ -188,16 +194,19 @@ func (x *inboxes) download(ctx context.Context, in transaction, ids []string) er
 		return fmt.Errorf("getting identity updates: %w", err)
 	}
 	if len(response.Responses) != len(ids) {
-		return fmt.Errorf("the node answered %d times about %d inboxes", len(response.Responses), len(ids))
+		return x.client.wrongAnswer(callUpdates, "%d answers about %d inboxes", len(response.Responses), len(ids))
 	}
-	learned := make([]learnedLog, len(ids))
+	// One that can't be followed doesn't keep the others from it.
+	learned, news := make([]learnedLog, len(ids)), make([][]*servedUpdate, len(ids))
 	for i, answer := range response.Responses {
-		if answer.InboxId != ids[i] {
-			return fmt.Errorf("the node answered about inbox %.64q instead of %s", answer.InboxId, ids[i])
-		}
 		learned[i] = learnedLog{inbox: ids[i], before: logs[ids[i]], log: logs[ids[i]]}
+		if answer.InboxId != ids[i] {
+			learned[i].err = x.client.wrongAnswer(callUpdates, "about inbox %.64q instead of %s", answer.InboxId, ids[i])
+		} else {
+			news[i], learned[i].err = x.audit(ctx, ids[i], logs[ids[i]], request.Requests[i].SequenceId, answer.Updates)
+		}
 	}
-	inParallel(len(ids), func(i int) { learned[i].judge(ctx, response.Responses[i].Updates, x.node) })
+	inParallel(len(ids), func(i int) { learned[i].judge(ctx, news[i], x.node) })
 	return x.add(in, learned, asked)
 }
 
@@ -209,25 +218,27 @@ var ErrInvalidInbox = errors.New("xmtp: the inbox's log is not valid")
 type learnedLog struct {
 	inbox       string
 	before, log *inboxLog
-	verified    [][]byte // of the updates that log has and before has not
-	err         error    // why the rest is not in log
+	// Of the updates that log has and before has not.
+	verified, hashes [][]byte
+	err              error         // why the rest is not in log
+	bad              *servedUpdate // that can't be in any; nil if there is none
 }
 
 // judge verifies updates and extends the log by them, up to the first by which it
 // can't be: groups may refer to what is before a bad one.
 func (l *learnedLog) judge(ctx context.Context, updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog, verifier identity.ContractVerifier) {
 	for _, u := range updates {
-		longer := l.log
+		longer, hash := l.log, updateHash(u.Update)
 		update, err := verifyUpdate(ctx, l.inbox, u.Update, verifier)
 		if err == nil {
-			longer, err = l.log.extend(u.SequenceId, update)
+			longer, err = l.log.extend(u.SequenceId, update, hash)
 		}
 		if errors.Is(err, identity.ErrVerifierUnavailable) || ctx.Err() != nil {
 			l.err = fmt.Errorf("inbox %s: %w", l.inbox, err)
 			return
 		}
 		if err != nil {
-			l.err = fmt.Errorf("%w: %s: %w", ErrInvalidInbox, l.inbox, err)
+			l.err, l.bad = fmt.Errorf("%w: %s: %w", ErrInvalidInbox, l.inbox, err), u
 			return
 		}
 		verified, err := update.MarshalBinary()
@@ -235,7 +246,7 @@ func (l *learnedLog) judge(ctx context.Context, updates []*identityapi.GetIdenti
 			l.err = fmt.Errorf("inbox %s: %w", l.inbox, err)
 			return
 		}
-		l.verified = append(l.verified, verified)
+		l.verified, l.hashes = append(l.verified, verified), append(l.hashes, hash)
 		l.log = longer
 	}
 }
@@ -247,7 +258,7 @@ func (x *inboxes) add(in transaction, learned []learnedLog, asked time.Time) err
 		for _, l := range learned {
 			for i, verified := range l.verified {
 				number := l.log.numbers[len(l.before.numbers)+i]
-				if err := tx.Exec("INSERT INTO identity_updates (inbox, number, verified) VALUES (?, ?, ?)", l.inbox, number, verified); err != nil {
+				if err := tx.Exec("INSERT INTO identity_updates (inbox, number, verified, hash) VALUES (?, ?, ?, ?)", l.inbox, number, verified, l.hashes[i]); err != nil {
 					return err
 				}
 			}
@@ -268,8 +279,11 @@ func (x *inboxes) add(in transaction, learned []learnedLog, asked time.Time) err
 		}
 		switch {
 		case l.err == nil:
-			x.note(l.inbox, asked)
+			if len(l.log.numbers) > 0 { // there is no end to those that don't exist
+				x.note(l.inbox, asked)
+			}
 		case errors.Is(l.err, ErrInvalidInbox):
+			x.client.alert(IdentityInvalid{l.inbox, l.bad.SequenceId, l.err.Error()}, true, shown(l.bad))
 			invalid = cmp.Or(invalid, l.err)
 		default:
 			unavailable = cmp.Or(unavailable, l.err)
@@ -362,6 +376,9 @@ func (x *inboxes) InboxStates(ctx context.Context, at []protocol.Position) ([]pr
 		}
 		if _, last := log.latest(); last < p.SequenceID {
 			states[i].Err = invalid[p.InboxID]
+			if p.SequenceID != protocol.Latest && states[i].Err == nil {
+				x.client.alert(IdentityWithheld{p.InboxID, last, p.SequenceID}, false, evidence{})
+			}
 		}
 	}
 	return states, nil
@@ -383,17 +400,17 @@ func (x *inboxes) lookUp(ctx context.Context, ids ...identity.Identifier) (map[i
 			return nil, fmt.Errorf("looking up inboxes: %w", err)
 		}
 		if len(response.Responses) != len(chunk) {
-			return nil, fmt.Errorf("the node answered %d times about %d identifiers", len(response.Responses), len(chunk))
+			return nil, x.client.wrongAnswer(callInboxes, "%d answers about %d identifiers", len(response.Responses), len(chunk))
 		}
 		for i, answer := range response.Responses {
 			if answer.InboxId == nil {
 				continue
 			}
 			if err := identity.CheckInboxID(answer.GetInboxId()); err != nil {
-				return nil, fmt.Errorf("the node answered about %s: %w", chunk[i], err)
+				return nil, fmt.Errorf("%w: %w", x.client.wrongAnswer(callInboxes, "no inbox id"), err)
 			}
 			found[chunk[i]] = answer.GetInboxId()
 		}
 	}
-	return found, nil
+	return found, x.doubt(ctx, ids, found)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-xmtp/go-xmtp/identity"
+	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
@@ -18,6 +19,9 @@ const (
 	rotationPeriod = 30 * 24 * time.Hour
 	rotationDelay  = 5 * time.Second // after a welcome has used it
 	keepReplaced   = 24 * time.Hour
+
+	manyKeyPackages = 20
+	rotationFlooded = 10 * time.Minute
 )
 
 // rotateKeyPackage uploads a new key package. One that was made but perhaps not
@@ -72,13 +76,30 @@ func (c *Client) rotateKeyPackage(ctx context.Context) error {
 }
 
 // rotateSoon makes the next rotation due shortly, because a welcome has used the
-// key package. Further welcomes don't put it off.
+// key package. Further welcomes don't put it off. Who is flooded with them rotates
+// less often, as each key package is kept for a day.
 func (c *Client) rotateSoon(tx *store.Tx) error {
 	due, err := tx.Number(numberRotation)
 	if err != nil {
 		return err
 	}
-	return tx.SetNumber(numberRotation, min(due, c.now()+int64(rotationDelay)))
+	delay := rotationDelay
+	if n, err := tx.KeyPackages(); err != nil {
+		return err
+	} else if n > manyKeyPackages {
+		delay = rotationFlooded
+	}
+	return tx.SetNumber(numberRotation, min(due, c.now()+int64(delay)))
+}
+
+// suspectPackage notes a key package that nobody would take for the installation's own.
+// One that isn't there, is out of date, or of a client that can't take part, is no
+// reason to.
+func (c *Client) suspectPackage(of protocol.Actor, served []byte, reason error) {
+	if len(served) == 0 || errors.Is(reason, mls.ErrLifetime) || errors.Is(reason, protocol.ErrCapabilities) {
+		return
+	}
+	c.alert(WrongKeyPackage{of.InboxID, of.Installation.String(), reason.Error()}, true, evidence{served, true})
 }
 
 // maintainKeyPackages rotates if it is time, deletes what is out of date, and
@@ -122,7 +143,7 @@ func (c *Client) fetchKeyPackages(ctx context.Context, of []protocol.Actor) (map
 		return nil, nil, fmt.Errorf("fetching key packages: %w", err)
 	}
 	if len(response.KeyPackages) != len(asked) {
-		return nil, nil, fmt.Errorf("the node answered with %d key packages for %d installations", len(response.KeyPackages), len(asked))
+		return nil, nil, c.wrongAnswer(callPackages, "%d for %d installations", len(response.KeyPackages), len(asked))
 	}
 	now := c.options.now()
 	infos, errs := make([]*identity.KeyPackageInfo, len(asked)), make([]error, len(asked))
@@ -136,6 +157,7 @@ func (c *Client) fetchKeyPackages(ctx context.Context, of []protocol.Actor) (map
 	})
 	for i, a := range asked {
 		if errs[i] != nil {
+			c.suspectPackage(a, response.KeyPackages[i].GetKeyPackageTlsSerialized(), errs[i])
 			reasons[a.Installation] = errs[i]
 		} else {
 			packages[a.Installation] = infos[i]

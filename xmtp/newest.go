@@ -36,7 +36,7 @@ func NewestMessages(ctx context.Context, conversationIDs []string, list ...Optio
 			return nil, fmt.Errorf("xmtp: newest messages: %w", err)
 		}
 		if len(response.Responses) != len(conversationIDs) {
-			return nil, fmt.Errorf("xmtp: the node answered %d times about %d conversations", len(response.Responses), len(conversationIDs))
+			return nil, fmt.Errorf("xmtp: newest messages: %w: %d about %d conversations", ErrNodeAnswer, len(response.Responses), len(conversationIDs))
 		}
 		newest := map[string]NewestMessage{}
 		for i, answer := range response.Responses {

@@ -195,9 +195,21 @@ func (g *group) advance(ctx context.Context, before []int64) (done bool, err err
 	}
 	after, err := g.progress()
 	if err == nil && slices.Equal(before, after) {
-		err = errors.New("the node does not show what was published")
+		err = errors.Join(errors.New("the node does not show what was published"), g.noteWithheld())
 	}
 	return len(after) == 0, err
+}
+
+// noteWithheld notes that what stands first in the outbox was taken by the node and is
+// not in its log.
+func (g *group) noteWithheld() error {
+	return g.client.db.Update(func(tx *store.Tx) error {
+		intents, err := tx.Intents(g.id, 1)
+		if err != nil || len(intents) == 0 || intents[0].State != stateMade {
+			return err
+		}
+		return g.client.raise(tx, MessageWithheld{g.String()}, false, evidence{data: intents[0].Payload})
+	})
 }
 
 // progress tells how far the outbox is, to see whether another round makes sense.

@@ -44,6 +44,8 @@ type proxy struct {
 	fault  bool // only one call fails, then all is well
 	faults int
 	stream chan struct{}  // closed when the next stream is open
+	lies   map[string]lie // by the name of the call
+	asked  []string       // names of calls in their order
 	opens  map[string]int // how many streams were opened, by the name of the call
 }
 
@@ -173,6 +175,9 @@ func (p *proxy) handle(_ any, client grpc.ServerStream) error {
 	if err := p.note(method, request); err != nil {
 		return err
 	}
+	p.mu.Lock()
+	p.asked = append(p.asked, method[strings.LastIndex(method, "/")+1:])
+	p.mu.Unlock()
 	number, err := p.enter()
 	if err != nil {
 		return err
@@ -227,6 +232,11 @@ func (p *proxy) handle(_ any, client grpc.ServerStream) error {
 		err := stream.RecvMsg(&answer)
 		if lost := p.leave(number); lost != nil {
 			return lost
+		}
+		if err == nil {
+			if answer, err = p.answer(method, request, answer); err != nil {
+				return err
+			}
 		}
 		if errors.Is(err, io.EOF) {
 			return nil

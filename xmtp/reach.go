@@ -78,7 +78,7 @@ func keyPackageStatuses(ctx context.Context, node *network.Node, now time.Time, 
 		}
 		asked[i].Installation = identity.Installation(key)
 	}
-	statuses, err := keyPackagesOf(ctx, node, asked, func(encoded []byte, of protocol.Actor) error {
+	statuses, err := keyPackagesOf(ctx, nil, node, asked, func(encoded []byte, of protocol.Actor) error {
 		info, err := identity.VerifyKeyPackage(encoded, now)
 		if err == nil && identity.Installation(info.InstallationKey[:]) != of.Installation {
 			err = protocol.ErrForeignKeyPackage
@@ -92,7 +92,7 @@ func keyPackageStatuses(ctx context.Context, node *network.Node, now time.Time, 
 }
 
 // keyPackagesOf fetches and judges key packages.
-func keyPackagesOf(ctx context.Context, node *network.Node, of []protocol.Actor, judge func([]byte, protocol.Actor) error) ([]KeyPackageStatus, error) {
+func keyPackagesOf(ctx context.Context, c *Client, node *network.Node, of []protocol.Actor, judge func([]byte, protocol.Actor) error) ([]KeyPackageStatus, error) {
 	statuses := make([]KeyPackageStatus, len(of))
 	if len(of) == 0 {
 		return statuses, nil
@@ -107,7 +107,7 @@ func keyPackagesOf(ctx context.Context, node *network.Node, of []protocol.Actor,
 		return nil, fmt.Errorf("fetching key packages: %w", err)
 	}
 	if len(response.KeyPackages) != len(of) {
-		return nil, fmt.Errorf("the node answered with %d key packages for %d installations", len(response.KeyPackages), len(of))
+		return nil, c.wrongAnswer(callPackages, "%d for %d installations", len(response.KeyPackages), len(of))
 	}
 	for i, a := range of {
 		encoded := response.KeyPackages[i].GetKeyPackageTlsSerialized()
@@ -132,8 +132,8 @@ type Reach struct {
 	// Installations are the user's devices.
 	Installations []KeyPackageStatus
 	// Err is nil if there is a device that can be added to a conversation. Else it is
-	// [ErrNoInbox], [ErrInvalidInbox], [ErrNoInstallation], or what is wrong with all
-	// of the devices.
+	// [ErrNoInbox], [ErrWrongInbox], [ErrInvalidInbox], [ErrNoInstallation], or what is
+	// wrong with all of the devices.
 	Err error
 }
 
@@ -152,6 +152,7 @@ func (c *Client) Reach(ctx context.Context, users ...string) ([]Reach, error) {
 func (c *Client) reach(ctx context.Context, users []string) ([]Reach, error) {
 	reaches := make([]Reach, len(users))
 	var asked []identity.Identifier
+	by := map[int]identity.Identifier{}
 	for i, user := range users {
 		reaches[i].User = user
 		if identity.CheckInboxID(user) == nil {
@@ -162,7 +163,7 @@ func (c *Client) reach(ctx context.Context, users []string) ([]Reach, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%.140q is neither an inbox id nor an address or passkey", user)
 		}
-		asked = append(asked, id)
+		asked, by[i] = append(asked, id), id
 	}
 	found, err := c.inboxes.lookUp(ctx, asked...)
 	if err != nil {
@@ -191,6 +192,11 @@ func (c *Client) reach(ctx context.Context, users []string) ([]Reach, error) {
 		}
 		s := states[0]
 		states = states[1:]
+		if id, given := by[i]; given && s.Err == nil && s.State != nil {
+			if r.Err = c.inboxes.confirm(ctx, map[identity.Identifier]string{id: r.InboxID}); r.Err != nil {
+				continue
+			}
+		}
 		switch {
 		case s.Err != nil:
 			r.Err = s.Err
@@ -206,8 +212,11 @@ func (c *Client) reach(ctx context.Context, users []string) ([]Reach, error) {
 		}
 	}
 	now := c.options.now()
-	statuses, err := keyPackagesOf(ctx, c.node, devices, func(encoded []byte, of protocol.Actor) error {
+	statuses, err := keyPackagesOf(ctx, c, c.node, devices, func(encoded []byte, of protocol.Actor) error {
 		_, err := protocol.CheckKeyPackage(encoded, of, now)
+		if err != nil {
+			c.suspectPackage(of, encoded, err)
+		}
 		return err
 	})
 	if err != nil {

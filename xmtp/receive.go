@@ -1,6 +1,7 @@
 package xmtp
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -21,8 +22,28 @@ import (
 const pageSize = 100
 
 // ErrNodeOrder is returned if a node breaks the order of a log. Nothing of what
-// it sent was applied.
+// it sent was applied. An [InvalidAnswer] tells of it.
 var ErrNodeOrder = errors.New("the node breaks the order of the log")
+
+// ErrNodeAnswer is returned if what a node answers is no answer to what it was asked:
+// about something else, or too little or too much. Nothing of it was used. An
+// [InvalidAnswer] tells of it.
+var ErrNodeAnswer = errors.New("the node's answer is not one to the question")
+
+// What findings call the node's calls.
+const (
+	callMessages = "messages of a conversation"
+	callNewest   = "newest messages"
+	callWelcomes = "welcomes"
+	callPackages = "key packages"
+	callUpdates  = "identity updates"
+	callInboxes  = "inboxes of addresses"
+	callCommits  = "commit logs"
+	callStream   = "stream"
+)
+
+// maxNumber is the highest number of anything that a database can hold.
+const maxNumber = 1<<63 - 1
 
 // receive reads and applies what is new in the group's log; while a page is applied,
 // the next one is on its way. The caller holds the lock.
@@ -90,11 +111,13 @@ func (g *group) query(ctx context.Context, cursor uint64) (page logPage) {
 	}
 	page.messages = make([]*mlsapi.GroupMessage_V1, 0, len(response.Messages))
 	for _, m := range response.Messages {
-		if v1 := m.GetV1(); v1 != nil {
-			page.messages = append(page.messages, v1)
+		v1 := m.GetV1()
+		if v1 == nil {
+			return logPage{err: g.client.wrongAnswer(callMessages, "a message of no version")}
 		}
+		page.messages = append(page.messages, v1)
 	}
-	page.more = len(page.messages) > 0 && (len(response.Messages) >= pageSize || response.PagingInfo.GetIdCursor() != 0)
+	page.more = len(page.messages) >= pageSize || len(page.messages) > 0 && response.PagingInfo.GetIdCursor() != 0
 	return page
 }
 
@@ -112,8 +135,11 @@ func (g *group) queryAhead(ctx context.Context, cursor uint64) <-chan logPage {
 func (g *group) apply(ctx context.Context, row store.Group, messages []*mlsapi.GroupMessage_V1) (store.Group, error) {
 	cursor := row.Cursor
 	for _, m := range messages {
-		if m.Id <= cursor {
-			return row, fmt.Errorf("%w: message %d after %d", ErrNodeOrder, m.Id, cursor)
+		if len(m.GroupId) > 0 && !bytes.Equal(m.GroupId, g.id) {
+			return row, g.client.wrongAnswer(callMessages, "message %d is of another conversation", m.Id)
+		}
+		if m.Id <= cursor || m.Id > maxNumber {
+			return row, g.client.wrongOrder(callMessages, "message %d after %d", m.Id, cursor)
 		}
 		cursor = m.Id
 	}
@@ -154,9 +180,10 @@ func isApplication(m *mlsapi.GroupMessage_V1) bool {
 // received is a message of the log that has been opened.
 type received struct {
 	*mlsapi.GroupMessage_V1
-	own     bool           // it stands in the outbox
-	message *store.Message // nil if there is none to store
-	reason  error          // why it can't be used
+	own     bool             // it stands in the outbox
+	message *store.Message   // nil if there is none to store
+	missing *MessagesMissing // what should have come before it; nil if nothing
+	reason  error            // why it can't be used
 }
 
 // applyApplications applies messages without commits. A bad one is noted and skipped.
@@ -186,14 +213,15 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 			r.own = own[string(hash[:])]
 		}
 		if !r.own {
-			r.message, r.reason = g.open(state, m, life, &changes)
+			r.message, r.missing, r.reason = g.open(state, m, life, &changes)
 		}
 		all = append(all, r)
 		if errors.Is(r.reason, mls.ErrStateRolledBack) {
 			break
 		}
 	}
-	update, rolledBack := g.updateLazily, errors.Is(all[len(all)-1].reason, mls.ErrStateRolledBack)
+	last := all[len(all)-1]
+	update, rolledBack := g.updateLazily, errors.Is(last.reason, mls.ErrStateRolledBack)
 	if rolledBack {
 		all, update = all[:len(all)-1], g.update
 	}
@@ -204,7 +232,7 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 			}
 		}
 		if rolledBack {
-			return g.markRolledBack(tx)
+			return g.markRolledBack(tx, last.GroupMessage_V1)
 		}
 		return nil
 	})
@@ -220,24 +248,25 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 
 // open decrypts a message of somebody else. A reason means that it can't be used; then
 // nothing was changed.
-func (g *group) open(state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration, changes *stateChanges) (message *store.Message, reason error) {
+func (g *group) open(state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration, changes *stateChanges) (message *store.Message, missing *MessagesMissing, reason error) {
 	pending, reason := state.Process(m.Data)
 	if reason != nil {
-		return nil, reason
+		return nil, nil, reason
 	}
 	defer pending.Discard()
 	decrypted, ok := pending.Result().(*mls.ApplicationMessage)
 	if !ok {
 		// Our own, from before: there is nothing left to do.
-		return nil, nil
+		return nil, nil, nil
 	}
 	sender, reason := protocol.SenderOf(state, decrypted)
 	if reason != nil {
-		return nil, reason
+		return nil, nil, reason
 	}
+	missing = g.listen(state, decrypted, sender)
 	envelope, reason := protocol.ParseEnvelope(decrypted.Data)
 	if reason != nil {
-		return nil, reason
+		return nil, missing, reason
 	}
 	id := envelope.MessageID(g.id)
 	changes.add(pending.Changes())
@@ -255,19 +284,24 @@ func (g *group) open(state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Dura
 		ContentType:  contentType(envelope.Content),
 		Expires:      g.client.expiry(life),
 		Content:      envelope.Content,
-	}, nil
+	}, missing, nil
 }
 
 // storeReceived stores what follows from messages besides the MLS state.
 func (g *group) storeReceived(tx *store.Tx, state *mls.Group, all []received, life time.Duration) error {
 	for _, r := range all {
+		if r.missing != nil {
+			if err := g.client.raise(tx, *r.missing, false, evidence{}); err != nil {
+				return err
+			}
+		}
 		switch {
 		case r.own:
 			if err := g.applyOwn(tx, state, r.GroupMessage_V1, life); err != nil {
 				return err
 			}
 		case r.reason != nil:
-			if err := g.skip(tx, r.Id, r.reason); err != nil {
+			if err := g.skip(tx, r.GroupMessage_V1, r.reason); err != nil {
 				return err
 			}
 		case r.message != nil:
@@ -399,15 +433,19 @@ func (g *group) applyHandshake(ctx context.Context, m *mlsapi.GroupMessage_V1) e
 		if err := saveState(tx, g.id, pending.Changes()); err != nil {
 			return err
 		}
+		for _, flaw := range change.Warnings {
+			f := CommitFlawed{g.String(), change.Actor.InboxID, change.Actor.Installation.String(), m.Id, flaw}
+			if err := g.client.raise(tx, f, true, evidence{data: m.Data}); err != nil {
+				return err
+			}
+		}
 		return errors.Join(g.logApplied(tx, m.Id, before, staged, change), g.storeChange(tx, m, staged, change, intent, own, welcomes))
 	})
 	if err != nil {
 		return err
 	}
 	pending.Done()
-	for _, warning := range change.Warnings {
-		g.client.options.logger.Warn("commit with a flaw that all members accept", "conversation", g, "number", m.Id, "flaw", warning)
-	}
+	g.heard.begin(state)
 	g.client.news.publish()
 	return nil
 }
@@ -503,7 +541,7 @@ func (g *group) passOver(m *mlsapi.GroupMessage_V1, intent store.Intent, own boo
 	}
 	err = g.update(func(tx *store.Tx) error {
 		if rolledBack {
-			return g.markRolledBack(tx)
+			return g.markRolledBack(tx, m)
 		}
 		if err := g.logFailed(tx, state, m.Id, m.Data, reason); err != nil {
 			return err
@@ -513,7 +551,7 @@ func (g *group) passOver(m *mlsapi.GroupMessage_V1, intent store.Intent, own boo
 				return err
 			}
 		} else if reason != nil {
-			if err := g.skip(tx, m.Id, reason); err != nil {
+			if err := g.skip(tx, m, reason); err != nil {
 				return err
 			}
 		}
@@ -526,9 +564,9 @@ func (g *group) passOver(m *mlsapi.GroupMessage_V1, intent store.Intent, own boo
 }
 
 // skip notes why a message could not be used.
-func (g *group) skip(tx *store.Tx, number uint64, reason error) error {
-	g.client.options.logger.Info("message skipped", "conversation", g, "number", number, "reason", reason)
-	return errors.Join(g.suspect(tx, number, reason), tx.AddSkip(g.client.skip(g.id, number, reason)))
+func (g *group) skip(tx *store.Tx, m *mlsapi.GroupMessage_V1, reason error) error {
+	g.client.options.logger.Info("message skipped", "conversation", g, "number", m.Id, "reason", reason)
+	return errors.Join(g.suspect(tx, m.Id, reason), g.judge(tx, m.Id, m.Data, reason), tx.AddSkip(g.client.skip(g.id, m.Id, reason)))
 }
 
 // skip describes an envelope that could not be used, for the database.
@@ -552,9 +590,12 @@ func (g *group) pause(version *protocol.VersionError) error {
 // markRolledBack ends the use of the conversation. What waits is given up: it
 // would be sent once another member has let us in again, long after the caller
 // was told that it can't be.
-func (g *group) markRolledBack(tx *store.Tx) error {
+func (g *group) markRolledBack(tx *store.Tx, by *mlsapi.GroupMessage_V1) error {
 	row, found, err := tx.Group(g.id)
 	if err != nil || !found {
+		return err
+	}
+	if err := g.client.raise(tx, StateRolledBack{g.String(), by.Id}, true, evidence{data: by.Data}); err != nil {
 		return err
 	}
 	row.Problem = problemRolledBack

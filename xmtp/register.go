@@ -90,10 +90,15 @@ func (c *Client) findOrDerive(ctx context.Context, owner identity.Identifier) (i
 	case "":
 		return derived, false, invalid
 	case derived:
-		return id, true, invalid
+		if invalid != nil {
+			return id, true, invalid
+		}
 	default:
-		return id, true, c.inboxes.refresh(ctx, id)
+		if err := c.inboxes.refresh(ctx, id); err != nil {
+			return id, true, err
+		}
 	}
+	return found[owner], true, c.inboxes.confirm(ctx, found)
 }
 
 // join adds the installation to the inbox, and creates that if it doesn't exist.

@@ -215,7 +215,11 @@ func TestOldWelcomeIsNotUsedAgain(t *testing.T) {
 			check(t, alice.Sync(ctx))
 		}
 		welcome.GetV1().Id += 1000
-		if g, err := alice.joinOne(ctx, welcome, func(*store.Tx) error { return nil }); g != nil || err != nil {
+		opened, reason, err := alice.unwrap(welcome)
+		if reason != nil || err != nil {
+			t.Fatal(reason, err)
+		}
+		if g, err := alice.joinOne(ctx, opened, func(*store.Tx) error { return nil }); g != nil || err != nil {
 			t.Errorf("knowing that she was removed %v: %v, %v", removed, g, err)
 		}
 	}

@@ -1,12 +1,15 @@
 package xmtp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/go-xmtp/go-xmtp/identity"
 	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/protocol"
@@ -25,64 +28,112 @@ const (
 var errPointee = errors.New("the shared welcome is not there yet")
 
 // pointeePatience is for how long after a pointer the shared welcome may come.
-const pointeePatience = 3 * 24 * 3600 * 1e9
+const pointeePatience = int64(3 * 24 * time.Hour)
 
-// syncWelcomes joins the groups that we were let into since the last time. A
-// welcome that can't be used is noted and skipped.
-func (c *Client) syncWelcomes(ctx context.Context) (joined []*group, err error) {
+// Limits of how much strangers' welcomes can cost.
+const (
+	maxDeferred      = 1000 // are kept
+	deferredPerRound = 10   // are tried again
+	deferredAttempts = 100
+	deferredRetryMin = time.Second // after the first few
+	deferredRetryMax = 2 * time.Hour
+	maxEpoch         = 1 << 62 // so that no later one is too high for the database
+)
+
+// syncWelcomes joins the groups that we were let into since the last time, those of
+// one page of welcomes, and tells whether there may be more. A welcome that can't be
+// used is noted and skipped.
+func (c *Client) syncWelcomes(ctx context.Context) (joined []*group, more bool, err error) {
 	select {
 	case c.welcoming <- struct{}{}:
 		defer func() { <-c.welcoming }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, false, ctx.Err()
 	}
 	if joined, err = c.retryWelcomes(ctx); err != nil {
-		return joined, err
+		return joined, false, err
 	}
-	for {
-		var cursor int64
-		err := c.db.View(func(tx *store.Tx) (err error) {
-			cursor, err = tx.Number(numberWelcome)
-			return err
+	var cursor uint64
+	err = c.db.View(func(tx *store.Tx) error {
+		n, err := tx.Number(numberWelcome)
+		cursor = uint64(n)
+		return err
+	})
+	if err != nil {
+		return joined, false, err
+	}
+	response, err := c.node.MLS.QueryWelcomeMessages(ctx, &mlsapi.QueryWelcomeMessagesRequest{
+		InstallationKey: c.installation.Bytes(),
+		PagingInfo: &mlsapi.PagingInfo{
+			Direction: mlsapi.SortDirection_SORT_DIRECTION_ASCENDING,
+			Limit:     pageSize,
+			IdCursor:  cursor,
+		},
+	})
+	if err != nil {
+		return joined, false, fmt.Errorf("reading welcomes: %w", err)
+	}
+	// What can't be used costs one transaction for all that follow each other.
+	var refused []store.Skip
+	flush := func() error {
+		if len(refused) == 0 {
+			return nil
+		}
+		err := c.db.Update(func(tx *store.Tx) error {
+			for _, skip := range refused {
+				if err := tx.AddSkip(skip); err != nil {
+					return err
+				}
+			}
+			return c.welcomesRead(tx, refused[len(refused)-1].Number)
 		})
+		refused = nil
+		return err
+	}
+	for _, m := range response.Messages {
+		number, _ := welcomeNumber(m)
+		if number <= cursor || number > maxNumber {
+			return joined, false, errors.Join(flush(), c.wrongOrder(callWelcomes, "welcome %d after %d", number, cursor))
+		}
+		cursor = number
+		if to := welcomeTo(m); len(to) > 0 && !bytes.Equal(to, c.installation.Bytes()) {
+			return joined, false, errors.Join(flush(), c.wrongAnswer(callWelcomes, "welcome %d is for another installation", number))
+		}
+		opened, reason, err := c.unwrap(m)
 		if err != nil {
-			return joined, err
+			return joined, false, errors.Join(flush(), err)
 		}
-		response, err := c.node.MLS.QueryWelcomeMessages(ctx, &mlsapi.QueryWelcomeMessagesRequest{
-			InstallationKey: c.installation.Bytes(),
-			PagingInfo: &mlsapi.PagingInfo{
-				Direction: mlsapi.SortDirection_SORT_DIRECTION_ASCENDING,
-				Limit:     pageSize,
-				IdCursor:  uint64(cursor),
-			},
-		})
+		if reason != nil {
+			refused = append(refused, c.skipWelcome(number, reason))
+			continue
+		}
+		if err := flush(); err != nil {
+			return joined, false, err
+		}
+		g, err := c.joinOne(ctx, opened, func(tx *store.Tx) error { return c.welcomesRead(tx, number) })
+		if deferrable(err) {
+			// The others are not to wait for it.
+			err = c.deferWelcome(m, number, err)
+		}
 		if err != nil {
-			return joined, fmt.Errorf("reading welcomes: %w", err)
+			return joined, false, err
 		}
-		for _, m := range response.Messages {
-			number, _ := welcomeNumber(m)
-			if number <= uint64(cursor) || number >= 1<<63 {
-				return joined, fmt.Errorf("%w: welcome %d after %d", ErrNodeOrder, number, cursor)
-			}
-			cursor = int64(number)
-			g, err := c.joinOne(ctx, m, func(tx *store.Tx) error {
-				return errors.Join(tx.SetNumber(numberWelcome, int64(number)), c.rotateSoon(tx))
-			})
-			if errors.Is(err, errPointee) {
-				// The others are not to wait for it.
-				err = c.deferWelcome(m, number)
-			}
-			if err != nil {
-				return joined, err
-			}
-			if g != nil {
-				joined = append(joined, g)
-			}
-		}
-		if len(response.Messages) < pageSize {
-			return joined, nil
+		if g != nil {
+			joined = append(joined, g)
 		}
 	}
+	return joined, len(response.Messages) >= pageSize, flush()
+}
+
+// welcomesRead notes up to where welcomes were read.
+func (c *Client) welcomesRead(tx *store.Tx, number uint64) error {
+	return errors.Join(tx.SetNumber(numberWelcome, int64(number)), c.rotateSoon(tx))
+}
+
+// skipWelcome describes a welcome that is skipped.
+func (c *Client) skipWelcome(number uint64, reason error) store.Skip {
+	c.options.logger.Info("welcome skipped", "number", number, "reason", reason)
+	return c.skip(nil, number, reason)
 }
 
 // welcomeNumber returns the number and time of a welcome.
@@ -93,35 +144,74 @@ func welcomeNumber(m *mlsapi.WelcomeMessage) (number, created uint64) {
 	return m.GetV1().GetId(), m.GetV1().GetCreatedNs()
 }
 
-// deferWelcome keeps a pointer for later.
-func (c *Client) deferWelcome(m *mlsapi.WelcomeMessage, number uint64) error {
+// welcomeTo returns the installation that the node says a welcome is for.
+func welcomeTo(m *mlsapi.WelcomeMessage) []byte {
+	if p := m.GetWelcomePointer(); p != nil {
+		return p.InstallationKey
+	}
+	return m.GetV1().GetInstallationKey()
+}
+
+// deferrable tells whether a welcome can't be judged yet though the node answers: what
+// it leads to is not there, or what is to be known of members can't be found out.
+func deferrable(err error) bool {
+	return errors.Is(err, errPointee) || errors.Is(err, identity.ErrVerifierUnavailable) || lies(err)
+}
+
+// deferWelcome keeps a welcome for later. Of too many, the one that was tried most
+// often is given up.
+func (c *Client) deferWelcome(m *mlsapi.WelcomeMessage, number uint64, reason error) error {
 	b, err := proto.Marshal(m)
 	if err != nil {
 		return err
 	}
 	return c.db.Update(func(tx *store.Tx) error {
-		return errors.Join(tx.Defer(number, b), tx.SetNumber(numberWelcome, int64(number)), c.rotateSoon(tx))
+		if err := errors.Join(tx.Defer(store.Deferred{Number: number, Welcome: b}), c.welcomesRead(tx, number)); err != nil {
+			return err
+		}
+		over, err := tx.OverDeferred(maxDeferred)
+		if err != nil || over == 0 {
+			return err
+		}
+		return errors.Join(tx.Undefer(over), tx.AddSkip(c.skipWelcome(over, reason)))
 	})
 }
 
-// retryWelcomes tries pointers again whose shared welcome was not there.
+// retryWelcomes tries welcomes again that could not be judged: some of those that are
+// due.
 func (c *Client) retryWelcomes(ctx context.Context) (joined []*group, err error) {
-	var welcomes [][]byte
+	var welcomes []store.Deferred
 	err = c.db.View(func(tx *store.Tx) (err error) {
-		welcomes, err = tx.Deferred()
+		welcomes, err = tx.Deferred(c.now(), deferredPerRound)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	for _, b := range welcomes {
+	for _, d := range welcomes {
 		m := &mlsapi.WelcomeMessage{}
-		if err := proto.Unmarshal(b, m); err != nil {
+		if err := proto.Unmarshal(d.Welcome, m); err != nil {
 			return joined, fmt.Errorf("stored welcome: %w", err)
 		}
-		number, _ := welcomeNumber(m)
-		g, err := c.joinOne(ctx, m, func(tx *store.Tx) error { return tx.Undefer(number) })
-		if err != nil && !errors.Is(err, errPointee) {
+		finish := func(tx *store.Tx) error { return tx.Undefer(d.Number) }
+		opened, reason, err := c.unwrap(m)
+		var g *group
+		if err == nil && reason == nil {
+			g, err = c.joinOne(ctx, opened, finish)
+		}
+		if d.Attempts++; deferrable(err) && d.Attempts >= deferredAttempts {
+			reason, err = err, nil
+		}
+		switch {
+		case deferrable(err):
+			d.Due = c.now() + int64(deferredDelay(d.Attempts))
+			err = c.db.Update(func(tx *store.Tx) error { return tx.Defer(d) })
+		case err == nil && reason != nil:
+			err = c.db.Update(func(tx *store.Tx) error {
+				return errors.Join(tx.AddSkip(c.skipWelcome(d.Number, reason)), finish(tx))
+			})
+		}
+		if err != nil {
 			return joined, err
 		}
 		if g != nil {
@@ -131,30 +221,53 @@ func (c *Client) retryWelcomes(ctx context.Context) (joined []*group, err error)
 	return joined, nil
 }
 
-// joinOne joins the group of one welcome. It returns nil, after noting the reason,
-// if there is nothing to join. Finish is part of the transaction either way. The
-// error means that it has to be tried again; errPointee, that only this one has to.
-func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, finish func(*store.Tx) error) (*group, error) {
-	number, created := welcomeNumber(m)
-	skip := func(reason error) (*group, error) {
-		c.options.logger.Info("welcome skipped", "number", number, "reason", reason)
-		return nil, c.db.Update(func(tx *store.Tx) error {
-			return errors.Join(tx.AddSkip(c.skip(nil, number, reason)), finish(tx))
-		})
+// deferredDelay is how long to wait after so many attempts.
+func deferredDelay(attempts int) time.Duration {
+	const eager = 3 // at once with the next sync
+	if attempts <= eager {
+		return 0
 	}
+	return min(deferredRetryMin<<min(attempts-eager-1, 20), deferredRetryMax)
+}
+
+// openedWelcome is a welcome that one of our key packages has opened.
+type openedWelcome struct {
+	number, created uint64
+	keys            *protocol.KeyPackage
+	// One of the two.
+	welcome *protocol.Welcome
+	pointer *protocol.WelcomePointer
+}
+
+// unwrap opens a welcome. A reason says why it never will be.
+func (c *Client) unwrap(m *mlsapi.WelcomeMessage) (opened openedWelcome, reason, err error) {
 	kp, err := c.keyPackageFor(m)
 	if err != nil {
-		return nil, err
+		return opened, nil, err
 	}
 	if kp == nil {
-		return skip(protocol.ErrWelcomeKey)
+		return opened, protocol.ErrWelcomeKey, nil
 	}
-	welcome, pointer, err := kp.Unwrap(m)
-	if err != nil {
-		return skip(err)
+	opened.keys = kp
+	opened.number, opened.created = welcomeNumber(m)
+	opened.welcome, opened.pointer, reason = kp.Unwrap(m)
+	return opened, reason, nil
+}
+
+// joinOne joins the group of one welcome. It returns nil, after noting the reason,
+// if there is nothing to join. Finish is part of the transaction either way. The
+// error means that it has to be tried again; a deferrable one, that only this one has
+// to.
+func (c *Client) joinOne(ctx context.Context, opened openedWelcome, finish func(*store.Tx) error) (*group, error) {
+	number, created, welcome := opened.number, opened.created, opened.welcome
+	skip := func(reason error) (*group, error) {
+		return nil, c.db.Update(func(tx *store.Tx) error {
+			return errors.Join(tx.AddSkip(c.skipWelcome(number, reason)), finish(tx))
+		})
 	}
-	if pointer != nil {
-		welcome, err = c.follow(ctx, pointer)
+	if opened.pointer != nil {
+		var err error
+		welcome, err = c.follow(ctx, opened.pointer)
 		switch {
 		case errors.Is(err, errPointee) && c.now()-int64(created) > pointeePatience:
 			return skip(err)
@@ -164,7 +277,7 @@ func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, finish f
 			return nil, err
 		}
 	}
-	pending, err := mls.Join(welcome.Message, kp.Private(), c.signer, nil, c.mlsConfig())
+	pending, err := mls.Join(welcome.Message, opened.keys.Private(), c.signer, nil, c.mlsConfig())
 	if err != nil {
 		return skip(err)
 	}
@@ -172,6 +285,9 @@ func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, finish f
 	joined := pending.Result()
 	if len(joined.Group.ID()) != protocol.GroupIDSize {
 		return skip(fmt.Errorf("a group id of %d bytes", len(joined.Group.ID())))
+	}
+	if joined.Group.Epoch() > maxEpoch {
+		return skip(fmt.Errorf("epoch %d", joined.Group.Epoch()))
 	}
 	state, adder, err := protocol.CheckJoined(ctx, joined, c.inboxID, c.inboxes)
 	if protocol.IsVerdict(err) {
@@ -204,7 +320,11 @@ func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, finish f
 		if err := saveState(tx, g.id, pending.Changes()); err != nil {
 			return err
 		}
-		if err := c.storeJoined(tx, g, state, adder, welcome.CommitID, number, created); err != nil {
+		commit := welcome.CommitID
+		if commit > maxNumber {
+			commit = 0 // not known
+		}
+		if err := c.storeJoined(tx, g, state, adder, commit, number, created); err != nil {
 			return err
 		}
 		if err := g.logBeginning(tx, commitWelcome, joined.Group.Epoch(), joined.Group.EpochAuthenticator(), adder); err != nil {
@@ -216,6 +336,7 @@ func (c *Client) joinOne(ctx context.Context, m *mlsapi.WelcomeMessage, finish f
 		return nil, err
 	}
 	g.mls, g.caughtUp, g.streamed = pending.Done().Group, false, unstreamed
+	g.heard.begin(g.mls)
 	c.news.publish()
 	return g, nil
 }
@@ -299,7 +420,7 @@ func (c *Client) storeJoined(tx *store.Tx, g *group, state *protocol.GroupState,
 	err = errors.Join(tx.PutGroup(row), tx.AddArrival(g.id), tx.ForgetMembers(g.id))
 	if visible(row) {
 		err = errors.Join(err, c.consentOnJoining(tx, row, back))
-	} else {
+	} else if state.Metadata.Type == protocol.Sync {
 		err = errors.Join(err, c.bringIn(tx))
 	}
 	if err != nil {

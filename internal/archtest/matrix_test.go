@@ -42,6 +42,15 @@ func TestMatrix(t *testing.T) {
 			t.Errorf("docs/interop.md names %s, which is no test", name[1])
 		}
 	}
+	threats, err := os.ReadFile(filepath.Join("..", "..", "docs", "threats.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range regexp.MustCompile("`(Test[A-Za-z0-9_]+)`").FindAllStringSubmatch(string(threats), -1) {
+		if !tests[name[1]] {
+			t.Errorf("docs/threats.md names %s, which is no test", name[1])
+		}
+	}
 	for _, call := range calls(t) {
 		if !strings.Contains(page, "`"+call.name+"`") {
 			t.Errorf("docs/interop.md has no row with `%s`", call.name)

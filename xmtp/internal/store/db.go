@@ -81,6 +81,7 @@ type DB struct {
 	logPages   int
 	oldLog     bool  // the log may be one that a crash has left
 	inserted   int64 // the latest time of insertion, 0 until it is asked for, see [Tx.AddMessage]
+	skips      int   // how many were noted, see [Tx.AddSkip]
 
 	decisions atomic.Int64 // see [DB.Decisions]
 

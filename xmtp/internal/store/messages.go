@@ -112,6 +112,21 @@ func (tx *Tx) MarkPublished(group, id []byte, number uint64, sent, expires int64
 	return content, tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", sent, group)
 }
 
+// LastApplied returns the highest number of a message or commit of a group that was of
+// use, and that of a message which an installation has sent; 0 if there is none.
+func (tx *Tx) LastApplied(group, installation []byte) (number, own uint64, err error) {
+	_, err = tx.One("SELECT coalesce(max(number), 0), coalesce(max(number) FILTER (WHERE installation = ?2), 0) FROM messages WHERE group_id = ?1 AND kind = ?3",
+		[]any{group, installation, KindApplication}, func(r Row) { number, own = r.Uint(0), r.Uint(1) })
+	if err != nil {
+		return 0, 0, err
+	}
+	_, err = tx.One("SELECT coalesce(max(number), 0) FROM commit_log WHERE group_id = ? AND result = ?", []any{group, commitApplied}, func(r Row) { number = max(number, r.Uint(0)) })
+	return number, own, err
+}
+
+// commitApplied is the result of a commit that was applied.
+const commitApplied = 1
+
 // MarkFailed notes that an own message will not be published.
 func (tx *Tx) MarkFailed(group, id []byte) error {
 	return tx.setDelivery(group, id, Unpublished, Failed)

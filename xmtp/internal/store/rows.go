@@ -260,6 +260,12 @@ func (tx *Tx) NewestKeyPackage() (k KeyPackage, found bool, err error) {
 	return k, found, err
 }
 
+// KeyPackages counts them.
+func (tx *Tx) KeyPackages() (n int64, err error) {
+	_, err = tx.One("SELECT count(*) FROM key_packages", nil, func(r Row) { n = r.Int(0) })
+	return n, err
+}
+
 // MarkUploaded notes that a key package is what others get from now on, and
 // when those before it are to be deleted.
 func (tx *Tx) MarkUploaded(row int64, expiry int64) error {
@@ -283,9 +289,17 @@ type Skip struct {
 	At             int64
 }
 
-// AddSkip notes an envelope that could not be used.
+// maxSkips is how many envelopes that could not be used are remembered: strangers can
+// send any number of them.
+const maxSkips = 1000
+
+// AddSkip notes an envelope that could not be used. Of many, the newest stay.
 func (tx *Tx) AddSkip(s Skip) error {
-	return tx.Exec("INSERT OR REPLACE INTO skipped (group_id, number, reason, detail, at) VALUES (?, ?, ?, ?, ?)", s.Group, s.Number, s.Reason, s.Detail, s.At)
+	err := tx.Exec("INSERT OR REPLACE INTO skipped (group_id, number, reason, detail, at) VALUES (?, ?, ?, ?, ?)", s.Group, s.Number, s.Reason, s.Detail, s.At)
+	if tx.db.skips++; err != nil || tx.db.skips%(maxSkips/10) != 0 {
+		return err
+	}
+	return tx.Exec("DELETE FROM skipped WHERE (group_id, number) IN (SELECT group_id, number FROM skipped ORDER BY at DESC, number DESC LIMIT -1 OFFSET ?)", maxSkips)
 }
 
 // Skips calls f with all of them, oldest first.
@@ -296,18 +310,34 @@ func (tx *Tx) Skips(f func(Skip)) error {
 	})
 }
 
-// Defer keeps a welcome for another try.
-func (tx *Tx) Defer(number uint64, welcome []byte) error {
-	return tx.Exec("INSERT OR REPLACE INTO deferred (number, welcome) VALUES (?, ?)", number, welcome)
+// Deferred is a welcome that is kept for another try.
+type Deferred struct {
+	Number   uint64
+	Welcome  []byte
+	Attempts int
+	Due      int64 // ns
 }
 
-// Deferred returns the welcomes that are kept for another try, oldest first.
-func (tx *Tx) Deferred() (welcomes [][]byte, err error) {
-	err = tx.Query("SELECT welcome FROM deferred ORDER BY number", nil, func(r Row) error {
-		welcomes = append(welcomes, r.Bytes(0))
+// Defer keeps a welcome for another try, or notes the next one.
+func (tx *Tx) Defer(d Deferred) error {
+	return tx.Exec("INSERT OR REPLACE INTO deferred (number, welcome, attempts, due) VALUES (?, ?, ?, ?)", d.Number, d.Welcome, d.Attempts, d.Due)
+}
+
+// Deferred returns up to limit welcomes that are due, those that have waited longest
+// first.
+func (tx *Tx) Deferred(now int64, limit int) (list []Deferred, err error) {
+	err = tx.Query("SELECT number, welcome, attempts, due FROM deferred WHERE due <= ? ORDER BY due, number LIMIT ?", []any{now, limit}, func(r Row) error {
+		list = append(list, Deferred{r.Uint(0), r.Bytes(1), int(r.Int(2)), r.Int(3)})
 		return nil
 	})
-	return welcomes, err
+	return list, err
+}
+
+// OverDeferred returns the number of the welcome that was tried most often, if more
+// than limit are kept; 0 if they are not.
+func (tx *Tx) OverDeferred(limit int) (number uint64, err error) {
+	_, err = tx.One("SELECT number FROM deferred WHERE (SELECT count(*) FROM deferred) > ? ORDER BY attempts DESC, number LIMIT 1", []any{limit}, func(r Row) { number = r.Uint(0) })
+	return number, err
 }
 
 // Undefer forgets a welcome that was kept for another try.

@@ -276,6 +276,32 @@ var migrations = []string{
 	-- What is on its way is among the first of a group's outbox.
 	DROP INDEX outbox_hash;
 	`,
+	`
+	-- What a node or others were seen to do that they should not.
+	CREATE TABLE alerts (
+		row      INTEGER PRIMARY KEY AUTOINCREMENT,
+		cause    BLOB NOT NULL,         -- hash; the same again is counted
+		kind     TEXT NOT NULL,
+		finding  BLOB NOT NULL,         -- JSON
+		certain  INTEGER NOT NULL,      -- 0 or 1
+		evidence BLOB NOT NULL,         -- what the node served, or empty
+		hash     BLOB NOT NULL,         -- SHA-256 of it, or empty
+		first    INTEGER NOT NULL,      -- ns
+		last     INTEGER NOT NULL,      -- ns
+		count    INTEGER NOT NULL
+	) STRICT;
+	CREATE INDEX alerts_cause ON alerts (cause, row);
+
+	-- By which an update is recognised when the node serves it again; empty if it was
+	-- stored before there was this column.
+	ALTER TABLE identity_updates ADD COLUMN hash BLOB NOT NULL DEFAULT x'';
+
+	-- Each try makes the next one wait longer.
+	ALTER TABLE deferred ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE deferred ADD COLUMN due INTEGER NOT NULL DEFAULT 0; -- ns
+
+	CREATE INDEX skipped_at ON skipped (at);
+	`,
 }
 
 func (db *DB) migrate() error {
