@@ -299,8 +299,6 @@ var migrations = []string{
 	-- Each try makes the next one wait longer.
 	ALTER TABLE deferred ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
 	ALTER TABLE deferred ADD COLUMN due INTEGER NOT NULL DEFAULT 0; -- ns
-
-	CREATE INDEX skipped_at ON skipped (at);
 	`,
 }
 
