@@ -60,6 +60,7 @@ const (
 	numberRegistered = "registered" // 1 once the inbox lists the installation
 	numberWelcome    = "welcome cursor"
 	numberRotation   = "next rotation" // ns; when to upload a new key package
+	numberRotated    = "rotations"     // ns; ahead of now by a share for each rotation of late
 )
 
 // NewClient opens the client of a wallet and registers it the first time, which

@@ -20,8 +20,9 @@ const (
 	rotationDelay  = 5 * time.Second // after a welcome has used it
 	keepReplaced   = 24 * time.Hour
 
-	manyKeyPackages = 20
+	manyKeyPackages = 20 // in the time for which they are kept; then
 	rotationFlooded = 10 * time.Minute
+	rotationShare   = keepReplaced / manyKeyPackages
 )
 
 // rotateKeyPackage uploads a new key package. One that was made but perhaps not
@@ -68,7 +69,10 @@ func (c *Client) rotateKeyPackage(ctx context.Context) error {
 	now := c.now()
 	// If that is lost, the same is uploaded again.
 	return c.db.UpdateLazily(func(tx *store.Tx) error {
+		rotated, err := tx.Number(numberRotated)
 		return errors.Join(
+			err,
+			tx.SetNumber(numberRotated, min(max(rotated, now)+int64(rotationShare), now+int64(keepReplaced))),
 			tx.MarkUploaded(row, now+int64(keepReplaced)),
 			tx.SetNumber(numberRotation, now+int64(rotationPeriod)),
 		)
@@ -84,9 +88,9 @@ func (c *Client) rotateSoon(tx *store.Tx) error {
 		return err
 	}
 	delay := rotationDelay
-	if n, err := tx.KeyPackages(); err != nil {
+	if n, err := tx.Number(numberRotated); err != nil {
 		return err
-	} else if n > manyKeyPackages {
+	} else if n-c.now() >= int64(keepReplaced-rotationShare) {
 		delay = rotationFlooded
 	}
 	return tx.SetNumber(numberRotation, min(due, c.now()+int64(delay)))

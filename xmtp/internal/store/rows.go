@@ -260,12 +260,6 @@ func (tx *Tx) NewestKeyPackage() (k KeyPackage, found bool, err error) {
 	return k, found, err
 }
 
-// KeyPackages counts them.
-func (tx *Tx) KeyPackages() (n int64, err error) {
-	_, err = tx.One("SELECT count(*) FROM key_packages", nil, func(r Row) { n = r.Int(0) })
-	return n, err
-}
-
 // MarkUploaded notes that a key package is what others get from now on, and
 // when those before it are to be deleted.
 func (tx *Tx) MarkUploaded(row int64, expiry int64) error {
