@@ -40,7 +40,8 @@ type Skipped struct {
 	At     time.Time
 }
 
-// Skipped returns what could not be used, oldest first.
+// Skipped returns what could not be used, oldest first: the last 1,000, or some more.
+// What of it tells of somebody who cheats is in [Client.Alerts].
 func (c *Client) Skipped() ([]Skipped, error) {
 	var list []Skipped
 	err := c.db.View(func(tx *store.Tx) error {
