@@ -171,7 +171,7 @@ func (c *Client) load() error {
 	if err != nil {
 		return fmt.Errorf("xmtp: %w", err)
 	}
-	if address != nil && string(address) != c.address {
+	if string(address) != c.address {
 		return fmt.Errorf("%w: it is that of %s, not of %s", ErrOtherWallet, address, c.address)
 	}
 	if len(seed) != ed25519.SeedSize {

@@ -702,10 +702,10 @@ func TestFailedWrites(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for n := 1; !t.Failed(); n += step {
 				w.sent = map[string]bool{}
-				w.alice.fs.FailAt(n)
+				w.alice.fs.FaultAt(n, crashtest.FailOnce)
 				err := do()
-				failed := w.alice.fs.HasFailed()
-				w.alice.fs.FailAt(0)
+				failed := w.alice.fs.Faulted()
+				w.alice.fs.Repair()
 				if err != nil && !failed {
 					t.Fatal(err)
 				}
@@ -735,7 +735,7 @@ func TestFullDisk(t *testing.T) {
 	w := newWorld(t)
 	id := w.group(t)
 	ctx := t.Context()
-	w.fs.SetFull(true)
+	w.fs.FaultAt(1, crashtest.Full)
 	var err error
 	for err == nil { // what was allocated is used up first
 		err = w.say(ctx, w.alice.client, id)
@@ -750,7 +750,7 @@ func TestFullDisk(t *testing.T) {
 	if n := len(texts(t, must(w.alice.client.Conversation(id))(t))); n == 0 {
 		t.Error("nothing to read")
 	}
-	w.fs.SetFull(false)
+	w.fs.Repair()
 	check(t, w.say(ctx, w.alice.client, id))
 	w.converge(t)
 	w.compare(t, id, w.alice.client, w.bob, w.carol)

@@ -74,6 +74,7 @@ var reasons = []verdict{
 	{ErrDamaged, "StorageError::DbDeserialize", false},
 	{ErrDiskFull, "StorageError::DieselResult", true},
 	{ErrReadOnly, "StorageError::DieselResult", true},
+	{ErrDiskFault, "StorageError::DieselResult", true},
 	{ErrStateRolledBack, "", false},
 	{ErrStreamInUse, "", false},
 	{ErrClosed, "", false},

@@ -38,6 +38,7 @@ var ofPackage = map[string]struct {
 	"ErrClosed":               {ErrClosed, "", false},
 	"ErrDamaged":              {ErrDamaged, "StorageError::DbDeserialize", false},
 	"ErrDirectMessage":        {ErrDirectMessage, "GroupError::MetadataPermissionsError", false},
+	"ErrDiskFault":            {ErrDiskFault, "StorageError::DieselResult", true},
 	"ErrDiskFull":             {ErrDiskFull, "StorageError::DieselResult", true},
 	"ErrForeign":              {ErrForeign, "PlatformStorageError::SqlCipherKeyIncorrect", false},
 	"ErrInUse":                {ErrInUse, "PlatformStorageError::DatabaseLocked", true},

@@ -24,10 +24,17 @@ var (
 	ErrOtherWallet = errors.New("the database belongs to another wallet")
 )
 
-// Errors of the disk. Nothing was lost; what failed can be tried again.
+// Errors of the disk. Nothing is lost: what a method returned before is there, and what
+// failed was not done, or stays in the outbox if [ErrNotPublished] is beside it. A
+// client needn't be opened again: what failed can be tried again when the disk is in
+// order, and what others have sent meanwhile then comes.
 var (
+	// ErrDiskFull: there is no room, or no more is granted.
 	ErrDiskFull = store.ErrDiskFull
+	// ErrReadOnly: the database's file, its folder or the disk can't be written.
 	ErrReadOnly = store.ErrReadOnly
+	// ErrDiskFault: opening, reading, writing or syncing failed for another reason.
+	ErrDiskFault = store.ErrDiskFault
 )
 
 var (

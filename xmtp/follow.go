@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
@@ -69,8 +70,13 @@ func (o streamOptions) filter() store.Filter {
 //
 // Each stored message is yielded once, whoever is slow: what the loop has not taken
 // yet is in the database. The connection is taken up again, from where it was, as
-// often as it is lost, without a word. The error, with which the iteration ends, is
-// ctx's, [ErrClosed], [ErrStreamInUse], or the database's.
+// often as it is lost, without a word.
+//
+// If the disk is full or has failed, so that what comes, or a durable stream's place,
+// can't be stored, [ErrDiskFull], [ErrReadOnly] or [ErrDiskFault] is yielded, and the loop
+// may go on: it is tried again, less and less often, and everything comes when the disk
+// is in order. Other errors end the iteration: ctx's, [ErrClosed], [ErrStreamInUse], or
+// the database's.
 func (c *Client) StreamAllMessages(ctx context.Context, options ...StreamOption) iter.Seq2[*Message, error] {
 	o := newStreamOptions(options)
 	if len(o.consent) == 0 {
@@ -152,9 +158,9 @@ type item[T any] struct {
 func follow[T any](ctx context.Context, c *Client, s source[T], o streamOptions) iter.Seq2[T, error] {
 	begin, started := c.beginning(s.scope, s.last, o)
 	return func(yield func(T, error) bool) {
-		fail := func(err error) {
+		fail := func(err error) (goOn bool) {
 			var zero T
-			yield(zero, fmt.Errorf("xmtp: stream: %w", err))
+			return yield(zero, fmt.Errorf("xmtp: stream: %w", err))
 		}
 		if started != nil {
 			fail(started)
@@ -169,21 +175,43 @@ func follow[T any](ctx context.Context, c *Client, s source[T], o streamOptions)
 		if s.fed {
 			defer c.live.use()()
 		}
+		told := 0       // which trouble with the disk
+		behind := false // the place could not be stored
+		delay := reconnectMin
 		for {
 			news, decisions := c.news.wait(), c.db.Decisions()
+			if s.fed {
+				var trouble error
+				if told, trouble = c.live.trouble.since(told); trouble != nil && !fail(trouble) {
+					return
+				}
+			}
 			var list []item[T]
 			var more bool
 			var last int64
-			err := c.db.View(func(tx *store.Tx) (err error) {
-				if last, err = s.last(tx); err != nil {
+			var err error
+			if behind {
+				err = p.keep()
+			}
+			if err == nil {
+				err = c.db.View(func(tx *store.Tx) (err error) {
+					if last, err = s.last(tx); err != nil {
+						return err
+					}
+					list, more, err = s.from(tx, p.at)
 					return err
+				})
+			}
+			var again <-chan time.Time
+			if err == nil {
+				behind, delay = false, reconnectMin
+			} else {
+				if !fail(err) || !store.IsDisk(err) {
+					return
 				}
-				list, more, err = s.from(tx, p.at)
-				return err
-			})
-			if err != nil {
-				fail(err)
-				return
+				// What is not possible now may be later.
+				list, more, last, news, again = nil, false, p.at, nil, time.After(jitter(delay))
+				delay = min(2*delay, reconnectMax)
 			}
 			for _, i := range list {
 				if c.db.Decisions() != decisions {
@@ -191,12 +219,13 @@ func follow[T any](ctx context.Context, c *Client, s source[T], o streamOptions)
 					break
 				}
 				goOn := yield(i.value, nil)
-				if err := p.handled(i.at); err != nil && goOn {
-					fail(err)
-					return
-				}
+				behind = p.handled(i.at) != nil
 				if !goOn {
 					return
+				}
+				if behind {
+					more = true // once it is stored
+					break
 				}
 			}
 			if more {
@@ -206,6 +235,7 @@ func follow[T any](ctx context.Context, c *Client, s source[T], o streamOptions)
 			p.at = max(p.at, last)
 			select {
 			case <-news:
+			case <-again:
 			case <-ctx.Done():
 				var zero T
 				yield(zero, ctx.Err())

@@ -306,7 +306,7 @@ func keyFile(path string) (*[store.KeySize]byte, error) {
 		return makeKeyFile(name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the database's key: %w", err)
+		return nil, fmt.Errorf("reading the database's key: %w", store.Explain(err))
 	}
 	defer clear(content)
 	var key [store.KeySize]byte
@@ -338,25 +338,14 @@ func makeKeyFile(name string) (*[store.KeySize]byte, error) {
 		if err := os.Link(temp.Name(), name); err != nil {
 			return err
 		}
-		return syncDir(filepath.Dir(name))
+		return store.SyncDir(filepath.Dir(name))
 	}
 	err := write()
 	if errors.Is(err, fs.ErrExist) {
 		return keyFile(strings.TrimSuffix(name, ".key"))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("making the database's key: %w", err)
+		return nil, fmt.Errorf("making the database's key: %w", store.Explain(err))
 	}
 	return &key, nil
-}
-
-// syncDir makes a new name durable, where the system can.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	// Some systems don't sync folders; their names are as durable as it gets.
-	_ = d.Sync()
-	return d.Close()
 }

@@ -49,6 +49,44 @@ type liveStreams struct {
 	stop  context.CancelFunc
 	// more holds a token when a group was added that is not streamed yet.
 	more chan struct{}
+
+	trouble trouble
+}
+
+// trouble is why nothing of what the node's streams bring can be stored at present.
+type trouble struct {
+	mu    sync.Mutex
+	err   error
+	count int // which trouble it is; the same until it is over
+}
+
+// note takes the reason why streams have ended, and tells whether it is a new trouble.
+func (t *trouble) note(err error) (anew bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	anew = t.err == nil && store.IsDisk(err)
+	if anew {
+		t.err = err
+		t.count++
+	}
+	return anew
+}
+
+// over says that things can be stored again.
+func (t *trouble) over() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.err = nil
+}
+
+// since returns the trouble if it is another than the one that was told; nil if not.
+func (t *trouble) since(told int) (count int, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.count == told {
+		return told, nil
+	}
+	return t.count, t.err
 }
 
 func (l *liveStreams) init(c *Client) {
@@ -111,6 +149,9 @@ func (l *liveStreams) run(ctx context.Context) {
 		if errors.Is(err, errReopen) {
 			continue
 		}
+		if l.trouble.note(err) {
+			l.client.news.publish() // to tell those who read
+		}
 		l.client.options.logger.Info("stream lost", "error", err, "again in", delay)
 		if sleep(ctx, jitter(delay)) != nil {
 			return
@@ -147,8 +188,13 @@ func (l *liveStreams) once(ctx context.Context, fixed bool) error {
 		return err
 	}
 	// What waits in the outbox may have waited for the connection.
-	if err := c.sync(ctx); err != nil {
+	switch err := c.sync(ctx); {
+	case store.IsDisk(err):
+		return err
+	case err != nil:
 		c.options.logger.Info("syncing before streaming", "error", err)
+	default:
+		l.trouble.over()
 	}
 	for {
 		select {

@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/ncruces/go-sqlite3"
@@ -27,8 +29,21 @@ const SectorSize = 512
 // ErrPowerCut is the reason of everything that fails after a cut.
 var ErrPowerCut = errors.New("power cut")
 
-// ErrIO is the reason of the one failure of [FS.FailAt].
-var ErrIO = errors.New("input or output error")
+// A Fault is what goes wrong with a disk while the power stays. Errors are those of
+// the operating system.
+type Fault int
+
+const (
+	// FailOnce lets one operation fail: EIO. If that is a sync, what it was to bring to
+	// the disk may be there or not, and no later sync tries again, as with Linux.
+	FailOnce Fault = iota + 1
+	// FailRead lets one read fail: EIO.
+	FailRead
+	// Full lets from then on everything fail that needs more room: ENOSPC.
+	Full
+	// ReadOnly lets from then on every change fail: EROFS.
+	ReadOnly
+)
 
 // FS is a file system. It is safe for use by several goroutines.
 type FS struct {
@@ -37,12 +52,13 @@ type FS struct {
 	mu sync.Mutex
 	// What programs see, and what a cut can't take away.
 	files, durable map[string]*inode
-	ops            int
+	ops, reads     int
 	cutAt          int // ops at which the power goes; 0 for never
 	cut            bool
 	onCut          func()
 	full, readOnly bool
-	failAt         int // ops at which one fails; 0 for never
+	fault          Fault
+	faultAt        int // ops, or reads, at which it comes; 0 for never
 	boot           int // files opened before the last restart are dead
 }
 
@@ -93,23 +109,37 @@ func (fs *FS) CutAt(n int, then func()) {
 	fs.cutAt, fs.onCut = fs.ops+n, then
 }
 
-// FailAt lets the n-th operation from now, counted from 1, fail, and those after
-// it succeed: a bad sector, a network drive that was away. 0 is none.
-func (fs *FS) FailAt(n int) {
+// FaultAt lets a fault come with the n-th operation from now, or for FailRead with
+// the n-th read, counted from 1.
+func (fs *FS) FaultAt(n int, f Fault) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	fs.failAt = 0
-	if n > 0 {
-		fs.failAt = fs.ops + n
-	}
+	fs.fault, fs.faultAt = f, n+*fs.counter(f)
 }
 
-// HasFailed tells whether the operation of FailAt has come.
-func (fs *FS) HasFailed() bool {
+// counter counts what a fault comes with.
+func (fs *FS) counter(f Fault) *int {
+	if f == FailRead {
+		return &fs.reads
+	}
+	return &fs.ops
+}
+
+// Faulted tells whether the fault of FaultAt has come.
+func (fs *FS) Faulted() bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	return fs.failAt > 0 && fs.ops >= fs.failAt
+	return fs.faultAt > 0 && *fs.counter(fs.fault) >= fs.faultAt
 }
+
+// Repair ends all faults.
+func (fs *FS) Repair() {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.repair()
+}
+
+func (fs *FS) repair() { fs.full, fs.readOnly, fs.fault, fs.faultAt = false, false, 0, 0 }
 
 // Cut cuts the power now.
 func (fs *FS) Cut() {
@@ -123,20 +153,6 @@ func (fs *FS) WasCut() bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	return fs.cut
-}
-
-// SetFull lets everything fail that needs more room, or ends that.
-func (fs *FS) SetFull(full bool) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.full = full
-}
-
-// SetReadOnly lets every change fail, or ends that.
-func (fs *FS) SetReadOnly(readOnly bool) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.readOnly = readOnly
 }
 
 // Loss says what becomes of a change that was not synced when the power went.
@@ -241,7 +257,7 @@ func (fs *FS) Load(image Image) {
 func (fs *FS) load(files map[string]*inode) {
 	fs.files, fs.durable = files, maps.Clone(files)
 	fs.cut, fs.cutAt, fs.onCut = false, 0, nil
-	fs.full, fs.readOnly, fs.failAt = false, false, 0
+	fs.repair()
 	fs.boot++
 }
 
@@ -270,14 +286,28 @@ func (fs *FS) operation() error {
 		}
 		return errLast
 	}
-	if fs.readOnly {
-		return sqlite3.READONLY
+	if fs.ops == fs.faultAt && fs.fault != FailRead {
+		switch fs.fault {
+		case FailOnce:
+			return errIO
+		case Full:
+			fs.full = true
+		case ReadOnly:
+			fs.readOnly = true
+		}
 	}
-	if fs.ops == fs.failAt {
-		return ErrIO
+	if fs.readOnly {
+		return errReadOnly
 	}
 	return nil
 }
+
+// What the operating system says of faults.
+var (
+	errIO       = &fs.PathError{Op: "operation", Path: "file", Err: syscall.EIO}
+	errFull     = &fs.PathError{Op: "write", Path: "file", Err: syscall.ENOSPC}
+	errReadOnly = &fs.PathError{Op: "change", Path: "file", Err: syscall.EROFS}
+)
 
 // Open is for SQLite.
 func (fs *FS) Open(name string, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
@@ -291,13 +321,13 @@ func (fs *FS) Open(name string, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, err
 	case node != nil && flags&vfs.OPEN_EXCLUSIVE != 0, node == nil && flags&vfs.OPEN_CREATE == 0:
 		return nil, flags, sqlite3.CANTOPEN
 	case fs.readOnly && flags&vfs.OPEN_READWRITE != 0:
-		return nil, flags, sqlite3.READONLY
+		return nil, flags, errReadOnly
 	case node == nil:
 		if err := fs.operation(); err != nil {
 			return nil, flags, err
 		}
 		if fs.full {
-			return nil, flags, sqlite3.FULL
+			return nil, flags, errFull
 		}
 		node = &inode{}
 		fs.files[name] = node
@@ -380,6 +410,9 @@ func (f *file) ReadAt(p []byte, offset int64) (int, error) {
 	if err := f.alive(); err != nil {
 		return 0, err
 	}
+	if f.fs.reads++; f.fs.fault == FailRead && f.fs.reads == f.fs.faultAt {
+		return 0, errIO
+	}
 	if offset >= int64(len(f.node.content)) {
 		return 0, io.EOF
 	}
@@ -395,7 +428,7 @@ func (f *file) WriteAt(p []byte, offset int64) (int, error) {
 	defer f.fs.mu.Unlock()
 	err := f.operation()
 	if err == nil && f.fs.full && offset+int64(len(p)) > int64(len(f.node.content)) {
-		err = sqlite3.FULL
+		err = errFull
 	}
 	if err == nil || errors.Is(err, errLast) {
 		f.node.pending = append(f.node.pending, change{offset, slices.Clone(p)})
@@ -422,7 +455,7 @@ func (f *file) resize(size int64) error {
 	defer f.fs.mu.Unlock()
 	err := f.operation()
 	if err == nil && f.fs.full && size > int64(len(f.node.content)) {
-		err = sqlite3.FULL
+		err = errFull
 	}
 	if err == nil || errors.Is(err, errLast) {
 		f.node.pending = append(f.node.pending, change{offset: size})
@@ -440,6 +473,9 @@ func (f *file) Sync(vfs.SyncFlag) error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if err := f.operation(); err != nil {
+		if errors.Is(err, syscall.EIO) {
+			f.node.synced, f.node.pending = f.node.afterCut(LoseSome(uint64(f.fs.ops))), nil
+		}
 		return err
 	}
 	// Only what has changed, because a log is long and synced often.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/ncruces/go-sqlite3"
@@ -223,30 +224,30 @@ func TestDiskFullAndReadOnly(t *testing.T) {
 	fs := New(t)
 	f := create(t, fs, "a", readWrite)
 	put(t, f, "content", 0)
-	fs.SetFull(true)
+	fs.FaultAt(1, Full)
 	put(t, f, "C", 0)
-	if _, err := f.WriteAt([]byte("tents"), 3); !errors.Is(err, sqlite3.FULL) {
+	if _, err := f.WriteAt([]byte("tents"), 3); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("longer: %v", err)
 	}
-	if err := f.Truncate(100); !errors.Is(err, sqlite3.FULL) {
+	if err := f.Truncate(100); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("grown: %v", err)
 	}
-	if _, _, err := fs.Open("b", readWrite); !errors.Is(err, sqlite3.FULL) {
+	if _, _, err := fs.Open("b", readWrite); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a new file: %v", err)
 	}
 	must(t, f.Truncate(4))
-	fs.SetFull(false)
-	fs.SetReadOnly(true)
-	if _, err := f.WriteAt([]byte("c"), 0); !errors.Is(err, sqlite3.READONLY) {
+	fs.Repair()
+	fs.FaultAt(1, ReadOnly)
+	if _, err := f.WriteAt([]byte("c"), 0); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("write: %v", err)
 	}
-	if _, _, err := fs.Open("a", readWrite); !errors.Is(err, sqlite3.READONLY) {
+	if _, _, err := fs.Open("a", readWrite); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("open: %v", err)
 	}
-	if err := fs.Delete("a", true); !errors.Is(err, sqlite3.READONLY) {
+	if err := fs.Delete("a", true); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("delete: %v", err)
 	}
-	fs.SetReadOnly(false)
+	fs.Repair()
 	put(t, f, "c", 0)
 	if got := string(fs.Image()["a"]); got != "cont" {
 		t.Errorf("got %q", got)
@@ -280,19 +281,55 @@ func TestLocks(t *testing.T) {
 func TestOneFailure(t *testing.T) {
 	fs := New(t)
 	f := create(t, fs, "a", readWrite)
-	fs.FailAt(2)
+	fs.FaultAt(2, FailOnce)
 	put(t, f, "one", 0)
-	if fs.HasFailed() {
+	if fs.Faulted() {
 		t.Error("failed too early")
 	}
-	if _, err := f.WriteAt([]byte("two"), 0); !errors.Is(err, ErrIO) {
+	if _, err := f.WriteAt([]byte("two"), 0); !errors.Is(err, syscall.EIO) {
 		t.Errorf("got %v", err)
 	}
-	if !fs.HasFailed() {
+	if !fs.Faulted() {
 		t.Error("has not failed")
 	}
 	must(t, f.Sync(0))
 	if got := string(fs.Image()["a"]); got != "one" {
 		t.Errorf("got %q", got)
+	}
+	fs.FaultAt(1, FailRead)
+	got := make([]byte, 3)
+	if _, err := f.ReadAt(got, 0); !errors.Is(err, syscall.EIO) || !fs.Faulted() {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := f.ReadAt(got, 0); err != nil || string(got) != "one" {
+		t.Errorf("once more: %q, %v", got, err)
+	}
+}
+
+// What a failed sync has not brought to the disk no later one does.
+func TestFailedSync(t *testing.T) {
+	outcomes := map[string]bool{}
+	for range 20 {
+		fs := New(t)
+		f := create(t, fs, "wal", readWrite|vfs.OPEN_WAL)
+		put(t, f, "old", 0)
+		must(t, f.Sync(0))
+		for range len(outcomes) * 3 { // lots differ by the number of operations
+			must(t, f.Sync(0))
+		}
+		put(t, f, "new", 0)
+		fs.FaultAt(1, FailOnce)
+		if err := f.Sync(0); !errors.Is(err, syscall.EIO) {
+			t.Fatal(err)
+		}
+		must(t, f.Sync(0))
+		if got := string(fs.Image()["wal"]); got != "new" {
+			t.Errorf("programs see %q", got)
+		}
+		fs.Restart(LoseUnsynced())
+		outcomes[string(fs.Image()["wal"])] = true
+	}
+	if len(outcomes) != 2 || !outcomes["old"] || !outcomes["new"] {
+		t.Errorf("got %v", outcomes)
 	}
 }

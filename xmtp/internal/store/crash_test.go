@@ -33,22 +33,10 @@ func workload(t *testing.T, o Options, steps int) (p progress) {
 	}
 	for i := first + 1; i <= int64(steps); i++ {
 		p.begun = int(i)
-		update := db.Update
-		if i%3 == 2 {
-			update = db.UpdateLazily
-		}
-		err := update(func(tx *Tx) error {
-			return errors.Join(
-				tx.SetNumber("step", i),
-				tx.SetMeta("copy", fmt.Append(nil, i)),
-				tx.SetMeta(fmt.Sprint("value ", i%5), valueOf(i)),
-				tx.Exec("DELETE FROM meta WHERE name = ?", fmt.Sprint("value ", (i+2)%5)),
-			)
-		})
-		if err != nil {
+		if err := storeStep(db, i); err != nil {
 			return p
 		}
-		if i%3 != 2 {
+		if !isLazy(i) {
 			p.confirmed = int(i)
 		}
 		if i%4 == 0 {
@@ -59,6 +47,24 @@ func workload(t *testing.T, o Options, steps int) (p progress) {
 		}
 	}
 	return p
+}
+
+// isLazy tells the steps that a power cut may undo.
+func isLazy(step int64) bool { return step%3 == 2 }
+
+func storeStep(db *DB, i int64) error {
+	update := db.Update
+	if isLazy(i) {
+		update = db.UpdateLazily
+	}
+	return update(func(tx *Tx) error {
+		return errors.Join(
+			tx.SetNumber("step", i),
+			tx.SetMeta("copy", fmt.Append(nil, i)),
+			tx.SetMeta(fmt.Sprint("value ", i%5), valueOf(i)),
+			tx.Exec("DELETE FROM meta WHERE name = ?", fmt.Sprint("value ", (i+2)%5)),
+		)
+	})
 }
 
 func valueOf(step int64) []byte {
@@ -212,7 +218,7 @@ func TestDiskFull(t *testing.T) {
 			o := Options{Path: "/client.db", Key: key, VFS: fs.Name()}
 			db := open(t, o)
 			put(t, db, "a", []byte("before"))
-			fs.SetFull(true)
+			fs.FaultAt(1, crashtest.Full)
 			large := make([]byte, 400_000) // more than a log keeps free
 			err := db.Update(func(tx *Tx) error { return tx.SetMeta("a", large) })
 			if !errors.Is(err, ErrDiskFull) {
@@ -222,7 +228,7 @@ func TestDiskFull(t *testing.T) {
 				t.Errorf("got %q", got)
 			}
 			image := fs.Image()
-			fs.SetFull(false)
+			fs.Repair()
 			put(t, db, "a", large)
 			if got, _ := value(t, db, "a"); len(got) != len(large) {
 				t.Errorf("got %d bytes", len(got))
@@ -241,7 +247,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	o := Options{Path: "/client.db", Key: testKey(), VFS: fs.Name()}
 	db := open(t, o)
 	put(t, db, "a", []byte("before"))
-	fs.SetReadOnly(true)
+	fs.FaultAt(1, crashtest.ReadOnly)
 	err := db.Update(func(tx *Tx) error { return tx.SetMeta("a", []byte("after")) })
 	if !errors.Is(err, ErrReadOnly) {
 		t.Errorf("got %v", err)
@@ -252,7 +258,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	if _, err := Open(t.Context(), Options{Path: "/other.db", Key: o.Key, VFS: fs.Name()}); !errors.Is(err, ErrReadOnly) {
 		t.Errorf("a new database: %v", err)
 	}
-	fs.SetReadOnly(false)
+	fs.Repair()
 	put(t, db, "a", []byte("after"))
 }
 

@@ -31,13 +31,6 @@ var (
 	ErrDamaged  = errors.New("the database is damaged")
 )
 
-// Problems of the disk while the database is open. Nothing of the transaction
-// was stored; the next one may succeed.
-var (
-	ErrDiskFull = errors.New("the disk is full")
-	ErrReadOnly = errors.New("the database can't be written")
-)
-
 // ErrClosed is returned after [DB.Close].
 var ErrClosed = errors.New("the database is closed")
 
@@ -134,7 +127,7 @@ func Open(ctx context.Context, o Options) (db *DB, err error) {
 // lock back when the process ends, in whatever way.
 func (db *DB) acquire(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
-		return fmt.Errorf("opening the database: %w", err)
+		return fmt.Errorf("opening the database: %w", Explain(err))
 	}
 	db.lock = flock.New(o.Path+".lock", flock.SetPermissions(0o600))
 	locked, err := db.lock.TryLock()
@@ -147,7 +140,7 @@ func (db *DB) acquire(ctx context.Context, o Options) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("opening the database: %w", err)
+		return fmt.Errorf("opening the database: %w", Explain(err))
 	}
 	if !locked {
 		return ErrInUse
@@ -170,7 +163,7 @@ func (o Options) uri(fileSystem string) string {
 	return u.String()
 }
 
-// fileSystem is the one that encrypts, if that is wanted.
+// fileSystem is the one that the database is opened with.
 func (o Options) fileSystem() string {
 	if o.Key == nil {
 		return plainVFS(o.VFS)
@@ -305,21 +298,4 @@ func pragma(conn *sqlite3.Conn, name string) (int64, error) {
 		return 0, errors.Join(s.Err(), fmt.Errorf("no %s", name))
 	}
 	return s.ColumnInt64(0), nil
-}
-
-// translate makes errors that a caller decides on comparable.
-func translate(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, sqlite3.FULL):
-		return fmt.Errorf("%w: %w", ErrDiskFull, err)
-	case errors.Is(err, sqlite3.READONLY), errors.Is(err, sqlite3.CANTOPEN), errors.Is(err, sqlite3.PERM):
-		return fmt.Errorf("%w: %w", ErrReadOnly, err)
-	case errors.Is(err, sqlite3.NOTADB), errors.Is(err, sqlite3.CORRUPT):
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	case errors.Is(err, sqlite3.BUSY):
-		return fmt.Errorf("%w: %w", ErrInUse, err)
-	}
-	return err
 }

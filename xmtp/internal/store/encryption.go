@@ -17,12 +17,12 @@ var wrapping sync.Mutex // held while file systems are registered
 
 // encryptedVFS registers the encryption over another file system.
 func encryptedVFS(base string) string {
-	return wrappedVFS("encrypted-"+base, func() vfs.VFS { return loggedVFS{encrypt(vfs.Find(base))} })
+	return wrappedVFS("encrypted-"+base, func() vfs.VFS { return loggedVFS{encrypt(onDisk(base))} })
 }
 
 // plainVFS registers another file system without encryption.
 func plainVFS(base string) string {
-	return wrappedVFS("plain-"+base, func() vfs.VFS { return loggedVFS{vfs.Find(base)} })
+	return wrappedVFS("plain-"+base, func() vfs.VFS { return loggedVFS{onDisk(base)} })
 }
 
 func wrappedVFS(name string, wrap func() vfs.VFS) string {

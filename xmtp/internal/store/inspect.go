@@ -35,7 +35,7 @@ func inspect(ctx context.Context, o Options) (s state, err error) {
 			return s, nil
 		}
 	}
-	scratch := &unwritten{VFS: vfs.Find(o.VFS), files: map[string]*unwrittenContent{}}
+	scratch := &unwritten{VFS: onDisk(o.VFS), files: map[string]*unwrittenContent{}}
 	defer func() { err = errors.Join(err, scratch.close()) }()
 	name := "inspect-" + strconv.FormatInt(inspections.Add(1), 10)
 	if o.Key != nil {
@@ -56,7 +56,7 @@ func inspect(ctx context.Context, o Options) (s state, err error) {
 		return 0, err
 	}
 	if _, err := conn.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true); err != nil {
-		return 0, fmt.Errorf("opening the database: %w", err)
+		return 0, fmt.Errorf("opening the database: %w", translate(err))
 	}
 	return judge(conn)
 }
@@ -72,6 +72,8 @@ func judge(conn *sqlite3.Conn) (state, error) {
 	}
 	id, version := facts[0], facts[1]
 	switch {
+	case IsDisk(translate(err)):
+		return 0, fmt.Errorf("opening the database: %w", translate(err))
 	case errors.Is(err, sqlite3.NOTADB):
 		return 0, ErrWrongKey
 	case err != nil:

@@ -1,0 +1,175 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"syscall"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/util/vfsutil"
+	"github.com/ncruces/go-sqlite3/vfs"
+)
+
+// Problems of the disk. Nothing of the transaction was stored, and what is in memory
+// is as it was before; the next one may succeed.
+var (
+	// ErrDiskFull: there is no room, or no more is granted.
+	ErrDiskFull = errors.New("the disk is full")
+	// ErrReadOnly: the file, its folder or the disk can't be written.
+	ErrReadOnly = errors.New("the database can't be written")
+	// ErrDiskFault: opening, reading, writing or syncing failed for another reason.
+	ErrDiskFault = errors.New("the disk has failed")
+)
+
+// IsDisk tells whether an error is one of the disk.
+func IsDisk(err error) bool {
+	return errors.Is(err, ErrDiskFull) || errors.Is(err, ErrReadOnly) || errors.Is(err, ErrDiskFault)
+}
+
+// What operating systems say, beside the numbers of their own in fullErrors and
+// readOnlyErrors.
+var (
+	full     = append([]error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG}, fullErrors...)
+	readOnly = append([]error{syscall.EROFS, fs.ErrPermission}, readOnlyErrors...)
+)
+
+func isAny(err error, reasons []error) bool {
+	return slices.ContainsFunc(reasons, func(reason error) bool { return errors.Is(err, reason) })
+}
+
+// Explain makes errors of the operating system, about a file beside the database,
+// comparable with those of the disk.
+func Explain(err error) error {
+	switch {
+	case isAny(err, full):
+		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+	case isAny(err, readOnly):
+		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+	}
+	return err
+}
+
+// translate makes errors of SQLite that a caller decides on comparable.
+func translate(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sqlite3.FULL):
+		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+	case errors.Is(err, sqlite3.READONLY), errors.Is(err, sqlite3.PERM):
+		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+	case errors.Is(err, sqlite3.IOERR), errors.Is(err, sqlite3.CANTOPEN):
+		return fmt.Errorf("%w: %w", ErrDiskFault, err)
+	case errors.Is(err, sqlite3.NOTADB), errors.Is(err, sqlite3.CORRUPT):
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	case errors.Is(err, sqlite3.BUSY):
+		return fmt.Errorf("%w: %w", ErrInUse, err)
+	}
+	return err
+}
+
+// disk tells SQLite in its own terms why an operation has failed: it reports what
+// it did last, which after a failure is the clearing up. It also makes the names of
+// new logs durable, which SQLite leaves to the file system.
+type disk struct{ vfs.VFS }
+
+// onDisk is the file system of a name as the database uses it.
+func onDisk(name string) vfs.VFS { return disk{vfs.Find(name)} }
+
+func inTerms(err error) error {
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
+		return err
+	case isAny(err, full):
+		return vfs.SystemError(err, sqlite3.FULL)
+	case isAny(err, readOnly):
+		return vfs.SystemError(err, sqlite3.READONLY)
+	}
+	return err
+}
+
+func (d disk) Open(string, vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
+	return nil, 0, sqlite3.CANTOPEN // SQLite calls OpenFilename
+}
+
+func (d disk) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
+	f, out, err := vfsutil.WrapOpenFilename(d.VFS, name, flags)
+	if err != nil {
+		return nil, out, inTerms(err)
+	}
+	const logs = vfs.OPEN_MAIN_JOURNAL | vfs.OPEN_SUPER_JOURNAL | vfs.OPEN_WAL
+	wrapped := &diskFile{File: f}
+	type named interface {
+		vfs.File
+		Name() string // as an [os.File] has it
+	}
+	if file, ok := f.(named); ok && flags&logs != 0 && flags&vfs.OPEN_CREATE != 0 {
+		wrapped.newIn = filepath.Dir(file.Name())
+	}
+	return wrapped, out, nil
+}
+
+func (d disk) Delete(name string, syncDir bool) error { return inTerms(d.VFS.Delete(name, syncDir)) }
+
+type diskFile struct {
+	vfs.File
+	newIn string // the folder in which its name may not be durable yet
+}
+
+func (f *diskFile) WriteAt(p []byte, offset int64) (int, error) {
+	n, err := f.File.WriteAt(p, offset)
+	return n, inTerms(err)
+}
+
+func (f *diskFile) Truncate(size int64) error { return inTerms(f.File.Truncate(size)) }
+
+func (f *diskFile) Sync(flags vfs.SyncFlag) error {
+	err := f.File.Sync(flags)
+	if err == nil && f.newIn != "" {
+		if err = SyncDir(f.newIn); err == nil {
+			f.newIn = ""
+		}
+	}
+	return inTerms(err)
+}
+
+func (f *diskFile) SizeHint(size int64) error { return inTerms(vfsutil.WrapSizeHint(f.File, size)) }
+
+func (f *diskFile) HasMoved() (bool, error) { return vfsutil.WrapHasMoved(f.File) }
+
+func (f *diskFile) LockState() vfs.LockLevel { return vfsutil.WrapLockState(f.File) }
+
+func (f *diskFile) Unwrap() vfs.File { return f.File }
+
+// SyncDir makes new names in a folder durable, where the system can.
+func SyncDir(path string) error {
+	if runtime.GOOS == "windows" {
+		return nil // it has no such thing
+	}
+	d, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // one may write, but not read it
+	}
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		err = nil // not with this file system, whose names are as durable as it gets
+	}
+	return errors.Join(err, d.Close())
+}
+
+var (
+	_ vfs.VFSFilename   = disk{}
+	_ vfs.FileSizeHint  = (*diskFile)(nil)
+	_ vfs.FileHasMoved  = (*diskFile)(nil)
+	_ vfs.FileLockState = (*diskFile)(nil)
+	_ vfs.FileUnwrap    = (*diskFile)(nil)
+)

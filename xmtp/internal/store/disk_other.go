@@ -1,0 +1,5 @@
+//go:build !windows
+
+package store
+
+var fullErrors, readOnlyErrors []error
