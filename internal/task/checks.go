@@ -183,6 +183,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"client", "outbox, skipping, key packages, further devices", stepTests, "xmtp", "TestMessageWaits.*|TestWhatCantBeUsed.*|TestKeyPackage.*|TestSecond.*|TestReopened.*"},
 	{"client", "the database: power cuts, spent secrets gone, nothing touched that can't be opened", stepTests, "xmtp/internal/store", ".*"},
 	{"client", "stopped at any write and any call of the network", stepTests, "xmtp", "TestCrash.*|TestStopped.*"},
+	{"client", "a disk that is full, read-only or fails: typed, nothing lost, streams go on", stepTests, "xmtp/...", "TestFullDisk|TestStreamsOnAFullDisk|TestFaults.*|TestPowerCutAfterAFailedSync|TestOpeningOnABadDisk"},
 	{"client", "inboxes: identifiers added, removed and reassigned, recovery, passkeys", stepTests, "xmtp", "TestIdentifier.*|TestRecoveryChanges|TestPasskeyRegisters|TestUnusedSecond|TestInboxUpdateLimits"},
 	{"client", "inboxes: states, history, fingerprints, look-ups, reach, also without a client", stepTests, "xmtp", "TestInboxStates|TestNoSuchInbox|TestLookUps|TestInvalidInbox|TestFingerprint|TestInstallationSignatures|TestReach"},
 	{"client", "inboxes: told when installations change", stepTests, "xmtp", "TestInstallationsChange"},

@@ -75,8 +75,9 @@ func translate(err error) error {
 }
 
 // disk tells SQLite in its own terms why an operation has failed: it reports what
-// it did last, which after a failure is the clearing up. It also makes the names of
-// new logs durable, which SQLite leaves to the file system.
+// it did last, which after a failure is the clearing up. It also does for logs what
+// SQLite leaves to the file system: it makes their names durable, and after a failed
+// sync what that was to bring to the disk.
 type disk struct{ vfs.VFS }
 
 // onDisk is the file system of a name as the database uses it.
@@ -104,23 +105,23 @@ func (d disk) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vf
 		return nil, out, inTerms(err)
 	}
 	const logs = vfs.OPEN_MAIN_JOURNAL | vfs.OPEN_SUPER_JOURNAL | vfs.OPEN_WAL
-	wrapped := &diskFile{File: f}
+	if flags&logs == 0 {
+		return &diskFile{File: f}, out, nil
+	}
 	type named interface {
 		vfs.File
 		Name() string // as an [os.File] has it
 	}
-	if file, ok := f.(named); ok && flags&logs != 0 && flags&vfs.OPEN_CREATE != 0 {
-		wrapped.newIn = filepath.Dir(file.Name())
+	log := &logFile{diskFile: diskFile{f}}
+	if file, ok := f.(named); ok && flags&vfs.OPEN_CREATE != 0 {
+		log.newIn = filepath.Dir(file.Name())
 	}
-	return wrapped, out, nil
+	return log, out, nil
 }
 
 func (d disk) Delete(name string, syncDir bool) error { return inTerms(d.VFS.Delete(name, syncDir)) }
 
-type diskFile struct {
-	vfs.File
-	newIn string // the folder in which its name may not be durable yet
-}
+type diskFile struct{ vfs.File }
 
 func (f *diskFile) WriteAt(p []byte, offset int64) (int, error) {
 	n, err := f.File.WriteAt(p, offset)
@@ -129,15 +130,7 @@ func (f *diskFile) WriteAt(p []byte, offset int64) (int, error) {
 
 func (f *diskFile) Truncate(size int64) error { return inTerms(f.File.Truncate(size)) }
 
-func (f *diskFile) Sync(flags vfs.SyncFlag) error {
-	err := f.File.Sync(flags)
-	if err == nil && f.newIn != "" {
-		if err = SyncDir(f.newIn); err == nil {
-			f.newIn = ""
-		}
-	}
-	return inTerms(err)
-}
+func (f *diskFile) Sync(flags vfs.SyncFlag) error { return inTerms(f.File.Sync(flags)) }
 
 func (f *diskFile) SizeHint(size int64) error { return inTerms(vfsutil.WrapSizeHint(f.File, size)) }
 
@@ -146,6 +139,84 @@ func (f *diskFile) HasMoved() (bool, error) { return vfsutil.WrapHasMoved(f.File
 func (f *diskFile) LockState() vfs.LockLevel { return vfsutil.WrapLockState(f.File) }
 
 func (f *diskFile) Unwrap() vfs.File { return f.File }
+
+// logFile is a log. After a failed sync Linux takes what was written for written, and
+// the next sync succeeds without it: a transaction that comes then would stand behind
+// a hole, and be lost with all that is behind it. So what was written since the last
+// good sync is written once more before the next.
+type logFile struct {
+	diskFile
+	newIn     string // the folder in which its name may not be durable yet
+	low, high int64  // what was written since the last good sync lies between
+	failed    bool   // the last sync, and nothing has been done about it yet
+	lost      []byte // what lies between then; nil if it has not been read
+}
+
+// save reads what a failed sync may have lost, while the system still has it.
+func (f *logFile) save() error {
+	lost := make([]byte, f.high-f.low)
+	n, err := f.File.ReadAt(lost, f.low)
+	if err == nil || errors.Is(err, io.EOF) {
+		f.lost, err = lost[:n], nil
+	}
+	return err
+}
+
+// restore writes what a failed sync may have lost.
+func (f *logFile) restore() error {
+	if !f.failed {
+		return nil
+	}
+	if f.lost == nil {
+		if err := f.save(); err != nil {
+			return err
+		}
+	}
+	if _, err := f.File.WriteAt(f.lost, f.low); err != nil {
+		return err
+	}
+	f.failed, f.lost = false, nil
+	return nil
+}
+
+func (f *logFile) WriteAt(p []byte, offset int64) (int, error) {
+	if err := f.restore(); err != nil {
+		return 0, inTerms(err)
+	}
+	end := offset + int64(len(p))
+	if f.low == f.high {
+		f.low, f.high = offset, offset
+	}
+	f.low, f.high = min(f.low, offset), max(f.high, end)
+	return f.diskFile.WriteAt(p, offset)
+}
+
+func (f *logFile) Truncate(size int64) error {
+	if err := f.restore(); err != nil {
+		return inTerms(err)
+	}
+	f.low, f.high = min(f.low, size), min(f.high, size)
+	return f.diskFile.Truncate(size)
+}
+
+func (f *logFile) Sync(flags vfs.SyncFlag) error {
+	if err := f.restore(); err != nil {
+		return inTerms(err)
+	}
+	err := f.File.Sync(flags)
+	if err == nil && f.newIn != "" {
+		if err = SyncDir(f.newIn); err == nil {
+			f.newIn = ""
+		}
+	}
+	if err != nil {
+		f.failed = true
+		_ = f.save() // else it is tried again when it is needed
+		return inTerms(err)
+	}
+	f.low, f.high = 0, 0
+	return nil
+}
 
 // SyncDir makes new names in a folder durable, where the system can.
 func SyncDir(path string) error {
