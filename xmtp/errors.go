@@ -25,9 +25,10 @@ var (
 )
 
 // Errors of the disk. Nothing is lost: what a method returned before is there, and what
-// failed was not done, or stays in the outbox if [ErrNotPublished] is beside it. A
-// client needn't be opened again: what failed can be tried again when the disk is in
-// order, and what others have sent meanwhile then comes.
+// failed was not done, or stays in the outbox if [ErrNotPublished] is beside it. Only if
+// it was the last step that has failed, waiting for the disk, it may have been done:
+// what the client lists tells. A client needn't be opened again: what failed can be tried
+// again when the disk is in order, and what others have sent meanwhile then comes.
 var (
 	// ErrDiskFull: there is no room, or no more is granted.
 	ErrDiskFull = store.ErrDiskFull

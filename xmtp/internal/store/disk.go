@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/ncruces/go-sqlite3"
@@ -112,7 +113,7 @@ func (d disk) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vf
 		vfs.File
 		Name() string // as an [os.File] has it
 	}
-	log := &logFile{diskFile: diskFile{f}}
+	log := &syncedLog{diskFile: diskFile{f}}
 	if file, ok := f.(named); ok && flags&vfs.OPEN_CREATE != 0 {
 		log.newIn = filepath.Dir(file.Name())
 	}
@@ -138,22 +139,35 @@ func (f *diskFile) HasMoved() (bool, error) { return vfsutil.WrapHasMoved(f.File
 
 func (f *diskFile) LockState() vfs.LockLevel { return vfsutil.WrapLockState(f.File) }
 
-func (f *diskFile) Unwrap() vfs.File { return f.File }
-
-// logFile is a log. After a failed sync Linux takes what was written for written, and
-// the next sync succeeds without it: a transaction that comes then would stand behind
-// a hole, and be lost with all that is behind it. So what was written since the last
-// good sync is written once more before the next.
-type logFile struct {
+// syncedLog is a log on the disk. After a failed sync Linux takes what was written for
+// written, and the next sync succeeds without it: what comes then would stand behind a
+// hole, and be lost with all that follows. So what was written since the last good sync
+// is written once more before anything else.
+//
+// Sync may be called while the others are.
+type syncedLog struct {
 	diskFile
+
+	mu        sync.Mutex
 	newIn     string // the folder in which its name may not be durable yet
-	low, high int64  // what was written since the last good sync lies between
+	low, high int64  // what no sync was asked to bring to the disk lies between
 	failed    bool   // the last sync, and nothing has been done about it yet
 	lost      []byte // what lies between then; nil if it has not been read
 }
 
+// add notes that something from low to high is not on the disk.
+func (f *syncedLog) add(low, high int64) {
+	switch {
+	case low == high:
+	case f.low == f.high:
+		f.low, f.high = low, high
+	default:
+		f.low, f.high = min(f.low, low), max(f.high, high)
+	}
+}
+
 // save reads what a failed sync may have lost, while the system still has it.
-func (f *logFile) save() error {
+func (f *syncedLog) save() error {
 	lost := make([]byte, f.high-f.low)
 	n, err := f.File.ReadAt(lost, f.low)
 	if err == nil || errors.Is(err, io.EOF) {
@@ -163,7 +177,7 @@ func (f *logFile) save() error {
 }
 
 // restore writes what a failed sync may have lost.
-func (f *logFile) restore() error {
+func (f *syncedLog) restore() error {
 	if !f.failed {
 		return nil
 	}
@@ -179,19 +193,19 @@ func (f *logFile) restore() error {
 	return nil
 }
 
-func (f *logFile) WriteAt(p []byte, offset int64) (int, error) {
+func (f *syncedLog) WriteAt(p []byte, offset int64) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err := f.restore(); err != nil {
 		return 0, inTerms(err)
 	}
-	end := offset + int64(len(p))
-	if f.low == f.high {
-		f.low, f.high = offset, offset
-	}
-	f.low, f.high = min(f.low, offset), max(f.high, end)
+	f.add(offset, offset+int64(len(p)))
 	return f.diskFile.WriteAt(p, offset)
 }
 
-func (f *logFile) Truncate(size int64) error {
+func (f *syncedLog) Truncate(size int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err := f.restore(); err != nil {
 		return inTerms(err)
 	}
@@ -199,23 +213,30 @@ func (f *logFile) Truncate(size int64) error {
 	return f.diskFile.Truncate(size)
 }
 
-func (f *logFile) Sync(flags vfs.SyncFlag) error {
+func (f *syncedLog) Sync(flags vfs.SyncFlag) error {
+	f.mu.Lock()
 	if err := f.restore(); err != nil {
+		f.mu.Unlock()
 		return inTerms(err)
 	}
-	err := f.File.Sync(flags)
-	if err == nil && f.newIn != "" {
-		if err = SyncDir(f.newIn); err == nil {
-			f.newIn = ""
-		}
-	}
-	if err != nil {
-		f.failed = true
-		_ = f.save() // else it is tried again when it is needed
-		return inTerms(err)
-	}
+	low, high, newIn := f.low, f.high, f.newIn
 	f.low, f.high = 0, 0
-	return nil
+	f.mu.Unlock()
+
+	err := f.File.Sync(flags)
+	if err == nil && newIn != "" {
+		err = SyncDir(newIn)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil {
+		f.newIn = ""
+		return nil
+	}
+	f.add(low, high)
+	f.failed = true
+	_ = f.save() // else it is tried again when it is needed
+	return inTerms(err)
 }
 
 // SyncDir makes new names in a folder durable, where the system can.
@@ -242,5 +263,4 @@ var (
 	_ vfs.FileSizeHint  = (*diskFile)(nil)
 	_ vfs.FileHasMoved  = (*diskFile)(nil)
 	_ vfs.FileLockState = (*diskFile)(nil)
-	_ vfs.FileUnwrap    = (*diskFile)(nil)
 )

@@ -113,11 +113,11 @@ func TestFailedSync(t *testing.T) {
 		}
 	}
 	lazily("a")
-	fs.FailAt(1)
-	if err := db.Sync(); err != nil || !fs.HasFailed() {
+	fs.FaultAt(1, crashtest.FailOnce)
+	if err := db.Sync(); err != nil || !fs.Faulted() {
 		t.Fatal(err)
 	}
-	fs.FailAt(0)
+	fs.Repair()
 	lazily("b")
 	fs.Cut()
 	db.Close()
