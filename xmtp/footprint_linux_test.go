@@ -61,8 +61,8 @@ func init() {
 			}
 		}
 		for _, c := range clients {
-			// What workers do when nothing has happened for a while.
-			if err := c.Upkeep(ctx); err != nil {
+			// As WorkerScrub does when nothing happens for two minutes.
+			if err := errors.Join(c.db.Rest(), c.db.Rest()); err != nil {
 				return err
 			}
 		}

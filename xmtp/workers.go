@@ -37,7 +37,9 @@ const (
 	// WorkerDevices makes a new installation known to the others of its inbox, which
 	// let it into the conversations that they are in.
 	WorkerDevices
-	// WorkerScrub empties the database's log, in which spent keys stand.
+	// WorkerScrub empties the database's log, in which spent keys stand. After a minute
+	// or two in which the database is not used it closes the files, which are opened
+	// again when they are needed: so an idle client takes little memory.
 	WorkerScrub
 
 	workerCount
@@ -185,5 +187,11 @@ func (g *group) push(ctx context.Context) error {
 	}
 }
 
-// scrub empties the database's log.
-func (c *Client) scrub(context.Context) (time.Duration, error) { return forever, c.db.Scrub() }
+// restAfter is how long a database is not used before it is let rest, and how often
+// that is looked at.
+const restAfter = time.Minute
+
+// scrub empties the database's log, and lets a database rest that isn't used.
+func (c *Client) scrub(context.Context) (time.Duration, error) {
+	return restAfter, errors.Join(c.db.Scrub(), c.db.Rest())
+}

@@ -205,7 +205,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"client", "the matrix of operations is whole, and each has an example", stepTests, "internal/archtest", "TestMatrix|TestExamples"},
 	{"client", "a database that was rolled back sends nothing", stepTests, "xmtp", "TestRolledBack.*"},
 	{"client", "many clients in one process: memory, descriptors and threads of each; nothing left of those closed or not opened", stepTests, "xmtp", "TestIdleClients|TestNothingLeft"},
-	{"client", "a second process is refused, or stands by and goes on when the first is killed", stepTests, "xmtp", "TestDatabaseInUse|TestStandby.*|TestLockFileRemoved"},
+	{"client", "a second process is refused, or stands by and goes on when the first is killed", stepTests, "xmtp", "TestDatabaseInUse|TestStandby.*"},
 	{"client", "asked too much: the node's refusals, budgets, requests counted", stepTests, "xmtp", "TestRefused(ForTheRate|WhileClosing)|TestBudget.*|TestInboxQuota"},
 	{"client", "a node that lies in each way that shows: what is refused changes nothing, and is told", stepTests, "xmtp", "TestHostileNode|TestHostileStream|TestNodeLiesAtRandom"},
 	{"client", "floods of welcomes, groups and pointers cost what they may, and starve nobody", stepTests, "xmtp", "TestWelcomeFlood|TestFloodOf.*|TestWelcomesRotate.*|TestDeferredBounds|TestWelcomeThatCantBeJudged|TestHostileWelcomes"},

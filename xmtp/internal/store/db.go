@@ -65,11 +65,15 @@ type Options struct {
 
 // DB is safe for use by several goroutines.
 type DB struct {
-	lock   *flock.Flock
-	memory *Memory // nil if there is none
+	options Options
+	lock    *flock.Flock
+	memory  *Memory // nil if there is none
 
 	mu         sync.Mutex
-	conn       *sqlite3.Conn
+	conn       *sqlite3.Conn // nil while the database rests, and once it is closed
+	closed     bool
+	used       bool        // since the last Rest
+	left       os.FileInfo // the file when it was let rest
 	statements map[string]*sqlite3.Stmt
 	logPages   int
 	oldLog     bool  // the log may be one that a crash has left
@@ -87,6 +91,13 @@ type DB struct {
 // Open opens the database or makes a new one.
 func Open(ctx context.Context, o Options) (db *DB, err error) {
 	db = &DB{statements: map[string]*sqlite3.Stmt{}}
+	if o.Path != "" {
+		// It may be opened again from another working directory.
+		if o.Path, err = filepath.Abs(o.Path); err != nil {
+			return nil, fmt.Errorf("opening the database: %w", err)
+		}
+	}
+	db.options = o
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, db.Close())
@@ -238,24 +249,83 @@ func (db *DB) Close() error {
 	defer db.mu.Unlock()
 	var err error
 	if db.conn != nil {
-		for _, s := range db.statements {
-			err = errors.Join(err, s.Close())
-		}
-		db.statements = nil
-		if db.memory != nil {
-			err = errors.Join(err, db.memory.giveBack(db.conn))
-		}
-		err = errors.Join(err, db.conn.Close())
-		if err == nil {
-			db.durable.Store(db.committed.Load())
-		}
-		db.conn = nil
+		err = db.disconnect()
 	}
+	db.closed = true
 	if db.lock != nil {
 		// The lock file stays: removing it would race with another's locking.
 		err = errors.Join(err, db.lock.Unlock())
 	}
 	return err
+}
+
+func (db *DB) disconnect() (err error) {
+	for _, s := range db.statements {
+		err = errors.Join(err, s.Close())
+	}
+	clear(db.statements)
+	if db.memory != nil {
+		err = errors.Join(err, db.memory.giveBack(db.conn))
+	}
+	err = errors.Join(err, db.conn.Close())
+	if err == nil {
+		db.durable.Store(db.committed.Load())
+	}
+	db.conn, db.log = nil, nil
+	return err
+}
+
+// Rest gives back the memory and the descriptors that an open file takes, if the
+// database was not used since the last call. It is opened when it is used again, which
+// takes a millisecond; the lock stays.
+func (db *DB) Rest() error {
+	db.syncing.Lock()
+	defer db.syncing.Unlock()
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	used := db.used
+	db.used = false
+	if used || db.conn == nil || db.options.Path == "" || db.options.VFS != "" {
+		return nil
+	}
+	if err := db.scrub(); err != nil {
+		return err
+	}
+	if err := db.disconnect(); err != nil {
+		return fmt.Errorf("letting the database rest: %w", translate(err))
+	}
+	var err error
+	if db.left, err = os.Stat(db.options.Path); err != nil {
+		return fmt.Errorf("letting the database rest: %w", err)
+	}
+	return nil
+}
+
+// wake makes sure that there is a connection.
+func (db *DB) wake() error {
+	db.used = true
+	if db.closed {
+		return ErrClosed
+	}
+	if db.conn != nil {
+		return nil
+	}
+	o := db.options
+	// What was put in its place would not fit what is in memory.
+	info, err := os.Stat(o.Path)
+	if err != nil {
+		return fmt.Errorf("opening the database again: %w", err)
+	}
+	if db.left == nil || !os.SameFile(info, db.left) || info.Size() != db.left.Size() || !info.ModTime().Equal(db.left.ModTime()) {
+		return fmt.Errorf("%w: somebody else has changed the file", ErrDamaged)
+	}
+	if db.conn, err = connect(context.Background(), o, o.fileSystem()); err != nil {
+		return err
+	}
+	if err := db.configure(o); err != nil {
+		return errors.Join(err, db.disconnect())
+	}
+	return nil
 }
 
 // Scrub moves everything from the log into the file and empties the log, in
@@ -267,8 +337,11 @@ func (db *DB) Scrub() error {
 }
 
 func (db *DB) scrub() error {
-	if db.conn == nil {
+	if db.closed {
 		return ErrClosed
+	}
+	if db.conn == nil {
+		return nil // there is no log
 	}
 	if _, _, err := db.conn.WALCheckpoint("main", sqlite3.CHECKPOINT_TRUNCATE); err != nil {
 		return fmt.Errorf("emptying the database's log: %w", translate(err))

@@ -39,8 +39,8 @@ func (db *DB) UpdateLazily(f func(*Tx) error) error {
 func (db *DB) update(f func(*Tx) error) (number uint64, err error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if db.conn == nil {
-		return 0, ErrClosed
+	if err := db.wake(); err != nil {
+		return 0, err
 	}
 	if err := db.settle(); err != nil {
 		return 0, err
@@ -109,7 +109,7 @@ func (db *DB) await(number uint64) error {
 	// can be written once more, into the file.
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if db.conn == nil {
+	if db.conn == nil { // which is the end: see Rest
 		return ErrClosed
 	}
 	db.oldLog = true // nothing is done before that has succeeded
@@ -123,8 +123,8 @@ func (db *DB) Sync() error { return db.await(db.committed.Load()) }
 func (db *DB) View(f func(*Tx) error) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if db.conn == nil {
-		return ErrClosed
+	if err := db.wake(); err != nil {
+		return err
 	}
 	return f(&Tx{db})
 }
