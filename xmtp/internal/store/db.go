@@ -271,7 +271,7 @@ func (db *DB) disconnect() (err error) {
 	if err == nil {
 		db.durable.Store(db.committed.Load())
 	}
-	db.conn, db.log = nil, nil
+	db.conn = nil
 	return err
 }
 

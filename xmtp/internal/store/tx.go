@@ -109,7 +109,7 @@ func (db *DB) await(number uint64) error {
 	// can be written once more, into the file.
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if db.conn == nil { // which is the end: see Rest
+	if db.conn == nil {
 		return ErrClosed
 	}
 	db.oldLog = true // nothing is done before that has succeeded
