@@ -289,6 +289,7 @@ func (g *group) open(state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Dura
 
 // storeReceived stores what follows from messages besides the MLS state.
 func (g *group) storeReceived(tx *store.Tx, state *mls.Group, all []received, life time.Duration) error {
+	newest := int64(0)
 	for _, r := range all {
 		if r.missing != nil {
 			if err := g.client.raise(tx, *r.missing, false, evidence{}); err != nil {
@@ -305,7 +306,10 @@ func (g *group) storeReceived(tx *store.Tx, state *mls.Group, all []received, li
 				return err
 			}
 		case r.message != nil:
-			added, err := tx.AddMessage(*r.message)
+			added, err := tx.AddReceived(*r.message)
+			if added {
+				newest = max(newest, r.message.Sent)
+			}
 			if added && protocol.IsLeaveRequest(r.message.Content) {
 				err = errors.Join(err, g.noteLeave(tx, r.message.Sender))
 			}
@@ -314,7 +318,7 @@ func (g *group) storeReceived(tx *store.Tx, state *mls.Group, all []received, li
 			}
 		}
 	}
-	return tx.SetCursor(g.id, all[len(all)-1].Id)
+	return tx.SetCursor(g.id, all[len(all)-1].Id, newest)
 }
 
 // applyOwn notes that a message that stands in the outbox is in the log.
@@ -555,7 +559,7 @@ func (g *group) passOver(m *mlsapi.GroupMessage_V1, intent store.Intent, own boo
 				return err
 			}
 		}
-		return tx.SetCursor(g.id, m.Id)
+		return tx.SetCursor(g.id, m.Id, 0)
 	})
 	if err == nil && rolledBack {
 		return ErrStateRolledBack

@@ -57,6 +57,15 @@ func hasID(p string) string { return "substr(id, 1, 6) = substr(" + p + ", 1, 6)
 // AddMessage stores a message unless the group has one with its id. Its time of
 // insertion is moved on if need be, so that it is later than that of all before it.
 func (tx *Tx) AddMessage(m Message) (added bool, err error) {
+	if added, err = tx.AddReceived(m); !added || err != nil {
+		return added, err
+	}
+	return true, tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", m.Sent, m.Group)
+}
+
+// AddReceived is AddMessage for one of many, after which [Tx.SetCursor] tells the group
+// of the newest.
+func (tx *Tx) AddReceived(m Message) (added bool, err error) {
 	last, err := tx.lastInserted()
 	if err != nil {
 		return false, err
@@ -69,7 +78,7 @@ func (tx *Tx) AddMessage(m Message) (added bool, err error) {
 		return false, err
 	}
 	tx.db.inserted = inserted
-	return true, tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", m.Sent, m.Group)
+	return true, nil
 }
 
 func orNull(n int64) any {

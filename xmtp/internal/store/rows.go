@@ -82,9 +82,10 @@ func (tx *Tx) DMs(dm string) (groups []Group, err error) {
 	return groups, err
 }
 
-// SetCursor moves a group's cursor forward; it never goes back.
-func (tx *Tx) SetCursor(id []byte, cursor uint64) error {
-	return tx.Exec("UPDATE groups SET cursor = ? WHERE id = ? AND cursor < ?1", cursor, id)
+// SetCursor moves a group's cursor forward; it never goes back. Neither does the time of
+// the newest message, in ns, which may be 0.
+func (tx *Tx) SetCursor(id []byte, cursor uint64, newest int64) error {
+	return tx.Exec("UPDATE groups SET cursor = ?, last_message = max(last_message, ?3) WHERE id = ?2 AND cursor < ?1", cursor, id, newest)
 }
 
 // SetState stores a record of a group's MLS state; a nil value deletes it.

@@ -30,10 +30,10 @@ func TestGroupRow(t *testing.T) {
 		return err
 	})
 	update(t, db, func(tx *Tx) error {
-		if err := tx.SetCursor(want.ID, 20); err != nil {
+		if err := tx.SetCursor(want.ID, 20, 0); err != nil {
 			return err
 		}
-		return tx.SetCursor(want.ID, 15)
+		return tx.SetCursor(want.ID, 15, 0)
 	})
 	update(t, db, func(tx *Tx) error {
 		got, _, err := tx.Group(want.ID)
