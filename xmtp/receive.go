@@ -45,9 +45,9 @@ const (
 // maxNumber is the highest number of anything that a database can hold.
 const maxNumber = 1<<63 - 1
 
-// receive reads and applies what is new in the group's log; while a page is applied,
-// the next one is on its way. The caller holds the lock.
-func (g *group) receive(ctx context.Context) error {
+// receive reads and applies what is new in the group's log; while a page is decrypted,
+// the one before is stored, and the next one is on its way. The caller holds the lock.
+func (g *group) receive(ctx context.Context) (err error) {
 	row, err := g.row()
 	if err != nil {
 		return err
@@ -62,10 +62,14 @@ func (g *group) receive(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var ahead <-chan logPage
+	var storing storing
 	defer func() {
 		if ahead != nil {
 			cancel()
 			<-ahead
+		}
+		if err = errors.Join(err, storing.finish(g)); err == nil {
+			g.caughtUp, g.current = true, true
 		}
 	}()
 	for page := g.query(ctx, row.Cursor); ; page = <-ahead {
@@ -76,11 +80,10 @@ func (g *group) receive(ctx context.Context) error {
 		if page.more {
 			ahead = g.queryAhead(ctx, page.messages[len(page.messages)-1].Id)
 		}
-		if row, err = g.apply(ctx, row, page.messages); err != nil {
+		if row, err = g.apply(ctx, row, page.messages, &storing); err != nil {
 			return err
 		}
 		if !page.more || row.Problem != "" {
-			g.caughtUp, g.current = true, true
 			return nil
 		}
 		if err := usable(row); err != nil {
@@ -130,9 +133,9 @@ func (g *group) queryAhead(ctx context.Context, cursor uint64) <-chan logPage {
 
 // apply applies messages of the log, which follow each other and what was
 // applied before to the group, whose row it takes and returns as it is then.
-// Application messages share a transaction, so that a backlog is fast; a commit has
-// one of its own, after it was judged with the network.
-func (g *group) apply(ctx context.Context, row store.Group, messages []*mlsapi.GroupMessage_V1) (store.Group, error) {
+// Application messages share a transaction, so that a backlog is fast, and which may
+// still go on; a commit has one of its own, after it was judged with the network.
+func (g *group) apply(ctx context.Context, row store.Group, messages []*mlsapi.GroupMessage_V1, storing *storing) (store.Group, error) {
 	cursor := row.Cursor
 	for _, m := range messages {
 		if len(m.GroupId) > 0 && !bytes.Equal(m.GroupId, g.id) {
@@ -150,11 +153,14 @@ func (g *group) apply(ctx context.Context, row store.Group, messages []*mlsapi.G
 		}
 		var err error
 		if n > 0 {
-			err = g.applyApplications(messages[:n])
+			err = g.applyApplications(messages[:n], storing)
 			row.Cursor = messages[n-1].Id
 		} else {
 			n = 1
-			if err = g.applyHandshake(ctx, messages[0]); err == nil {
+			if err = storing.finish(g); err == nil {
+				err = g.applyHandshake(ctx, messages[0])
+			}
+			if err == nil {
 				row, err = g.row()
 			}
 		}
@@ -186,10 +192,33 @@ type received struct {
 	reason  error            // why it can't be used
 }
 
+// storing is a transaction with received messages that goes on while others are
+// decrypted.
+type storing struct{ done chan error }
+
+// start stores messages.
+func (s *storing) start(store func() error) {
+	s.done = make(chan error, 1)
+	go func() { s.done <- store() }()
+}
+
+// finish waits for what was started. If it has failed, the MLS state, which has gone on,
+// is read from the database again.
+func (s *storing) finish(g *group) error {
+	if s.done == nil {
+		return nil
+	}
+	err := <-s.done
+	s.done = nil
+	if !errors.Is(err, ErrStateRolledBack) {
+		err = g.reread(err)
+	}
+	return err
+}
+
 // applyApplications applies messages without commits. A bad one is noted and skipped.
-// They are decrypted before the transaction, in which others may wait for their turn;
-// if that fails, the state is read from the database again.
-func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
+// They are decrypted before their transaction, in which others may wait for their turn.
+func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1, storing *storing) error {
 	state, err := g.state()
 	if err != nil {
 		return err
@@ -202,10 +231,7 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 	if err != nil {
 		return err
 	}
-	life := lifetime(state)
-	var changes stateChanges
-	defer changes.clear()
-	all := make([]received, 0, len(messages))
+	page := receivedPage{group: g, epoch: state.Epoch(), life: lifetime(state)}
 	for _, m := range messages {
 		r := received{GroupMessage_V1: m}
 		if len(own) > 0 {
@@ -213,34 +239,58 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1) error {
 			r.own = own[string(hash[:])]
 		}
 		if !r.own {
-			r.message, r.missing, r.reason = g.open(state, m, life, &changes)
+			r.message, r.missing, r.reason = g.open(state, m, page.life, &page.changes)
 		}
-		all = append(all, r)
-		if errors.Is(r.reason, mls.ErrStateRolledBack) {
+		if page.rolledBack = errors.Is(r.reason, mls.ErrStateRolledBack); page.rolledBack {
+			page.last = m
 			break
 		}
+		page.messages = append(page.messages, r)
 	}
-	last := all[len(all)-1]
-	update, rolledBack := g.updateLazily, errors.Is(last.reason, mls.ErrStateRolledBack)
-	if rolledBack {
-		all, update = all[:len(all)-1], g.update
+	if err := storing.finish(g); err != nil {
+		return err
 	}
-	err = update(func(tx *store.Tx) error {
-		if len(all) > 0 {
-			if err := errors.Join(g.storeReceived(tx, state, all, life), changes.save(tx, g.id)); err != nil {
+	storing.start(page.store)
+	if page.rolledBack {
+		return storing.finish(g)
+	}
+	return nil
+}
+
+// receivedPage are messages that were opened, and what comes of them.
+type receivedPage struct {
+	group      *group
+	epoch      uint64
+	life       time.Duration
+	messages   []received
+	changes    stateChanges
+	rolledBack bool // by what follows, the last
+	last       *mlsapi.GroupMessage_V1
+}
+
+// store stores it in a transaction. The error is the database's, or [ErrStateRolledBack].
+func (p *receivedPage) store() error {
+	defer p.changes.clear()
+	update := p.group.client.db.UpdateLazily
+	if p.rolledBack {
+		update = p.group.client.db.Update
+	}
+	err := update(func(tx *store.Tx) error {
+		if len(p.messages) > 0 {
+			if err := errors.Join(p.storeMessages(tx), p.changes.save(tx, p.group.id)); err != nil {
 				return err
 			}
 		}
-		if rolledBack {
-			return g.markRolledBack(tx, last.GroupMessage_V1)
+		if p.rolledBack {
+			return p.group.markRolledBack(tx, p.last)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	g.client.news.publish()
-	if rolledBack {
+	p.group.client.news.publish()
+	if p.rolledBack {
 		return ErrStateRolledBack
 	}
 	return nil
@@ -287,10 +337,10 @@ func (g *group) open(state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Dura
 	}, missing, nil
 }
 
-// storeReceived stores what follows from messages besides the MLS state.
-func (g *group) storeReceived(tx *store.Tx, state *mls.Group, all []received, life time.Duration) error {
-	newest := int64(0)
-	for _, r := range all {
+// storeMessages stores what follows from messages besides the MLS state.
+func (p *receivedPage) storeMessages(tx *store.Tx) error {
+	g, newest := p.group, int64(0)
+	for _, r := range p.messages {
 		if r.missing != nil {
 			if err := g.client.raise(tx, *r.missing, false, evidence{}); err != nil {
 				return err
@@ -298,7 +348,7 @@ func (g *group) storeReceived(tx *store.Tx, state *mls.Group, all []received, li
 		}
 		switch {
 		case r.own:
-			if err := g.applyOwn(tx, state, r.GroupMessage_V1, life); err != nil {
+			if err := p.applyOwn(tx, r.GroupMessage_V1); err != nil {
 				return err
 			}
 		case r.reason != nil:
@@ -318,23 +368,24 @@ func (g *group) storeReceived(tx *store.Tx, state *mls.Group, all []received, li
 			}
 		}
 	}
-	return tx.SetCursor(g.id, all[len(all)-1].Id, newest)
+	return tx.SetCursor(g.id, p.messages[len(p.messages)-1].Id, newest)
 }
 
 // applyOwn notes that a message that stands in the outbox is in the log.
-func (g *group) applyOwn(tx *store.Tx, state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration) error {
+func (p *receivedPage) applyOwn(tx *store.Tx, m *mlsapi.GroupMessage_V1) error {
+	g := p.group
 	hash := sha256.Sum256(m.Data)
 	intent, found, err := tx.IntentByHash(g.id, hash[:])
 	if err != nil || !found {
 		return err // the log has it twice
 	}
-	if intent.Epoch+pastEpochs < state.Epoch() {
+	if intent.Epoch+pastEpochs < p.epoch {
 		// It came so late that members have lost the key: once more, then. Official
 		// clients do so an epoch earlier, when members can still read it; the message
 		// then has one time for the sender and another for everybody else.
 		return g.requeue(tx, intent)
 	}
-	published, err := tx.MarkPublished(g.id, intent.Message, m.Id, int64(m.CreatedNs), g.client.expiry(life))
+	published, err := tx.MarkPublished(g.id, intent.Message, m.Id, int64(m.CreatedNs), g.client.expiry(p.life))
 	if err := errors.Join(err, tx.DeleteIntent(intent.Row)); err != nil {
 		return err
 	}
