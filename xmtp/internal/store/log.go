@@ -120,10 +120,13 @@ func (f *logFile) flush() error {
 	return nil
 }
 
-var zeros [128 << 10]byte
+var zeros [64 << 10]byte
 
-// allocate makes room behind what is to be written, if that makes the file grow. What
-// stands there then is no entry of a log, decrypted or not.
+// maxRoom is how much room is made at once.
+const maxRoom = 1 << 20
+
+// allocate makes as much room again behind what is to be written, if that makes the file
+// grow. What stands there then is no entry of a log, decrypted or not.
 func (f *logFile) allocate(end int64) {
 	if end <= f.size {
 		return
@@ -133,8 +136,12 @@ func (f *logFile) allocate(end int64) {
 	if w, ok := below.(vfs.FileUnwrap); ok {
 		below = w.Unwrap() // the encryption
 	}
-	if n, err := below.WriteAt(zeros[:], end); err == nil {
+	for room := min(end, maxRoom); room > 0; room -= int64(len(zeros)) {
+		n, err := below.WriteAt(zeros[:min(room, int64(len(zeros)))], f.size)
 		f.size += int64(n)
+		if err != nil {
+			return // there is none; what is written says so itself
+		}
 	}
 }
 
