@@ -85,17 +85,21 @@ func inRequests(messages []*mlsapi.WelcomeMessageInput) [][]*mlsapi.WelcomeMessa
 // welcome sends the welcomes of commits that have been merged.
 func (g *group) welcome(ctx context.Context) error {
 	var intents []store.Intent
-	err := g.client.db.View(func(tx *store.Tx) (err error) {
-		intents, err = tx.Intents(g.id, maxBatchMessages)
+	err := g.client.db.View(func(tx *store.Tx) error {
+		states, err := tx.IntentStates(g.id, maxBatchMessages)
+		for _, s := range states {
+			if s.State != stateCommitted {
+				continue
+			}
+			i, _, readErr := tx.Intent(s.Row)
+			intents, err = append(intents, i), errors.Join(err, readErr)
+		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	for _, i := range intents {
-		if i.State != stateCommitted {
-			continue
-		}
 		var request mlsapi.SendWelcomeMessagesRequest
 		if err := proto.Unmarshal(i.After, &request); err != nil {
 			return fmt.Errorf("stored welcomes: %w", err)

@@ -189,7 +189,7 @@ func (g *group) settleOnce(ctx context.Context, row int64) (done bool, err error
 
 // advance syncs, and says with an error if that has not brought the outbox on. It
 // is done if nothing is left in it.
-func (g *group) advance(ctx context.Context, before []int64) (done bool, err error) {
+func (g *group) advance(ctx context.Context, before []store.IntentState) (done bool, err error) {
 	if err := g.sync(ctx); err != nil {
 		return false, err
 	}
@@ -213,12 +213,9 @@ func (g *group) noteWithheld() error {
 }
 
 // progress tells how far the outbox is, to see whether another round makes sense.
-func (g *group) progress() (progress []int64, err error) {
+func (g *group) progress() (progress []store.IntentState, err error) {
 	err = g.client.db.View(func(tx *store.Tx) error {
-		intents, err := tx.Intents(g.id, maxBatchMessages)
-		for _, i := range intents {
-			progress = append(progress, i.Row, int64(i.State), int64(i.Epoch))
-		}
+		progress, err = tx.IntentStates(g.id, maxBatchMessages)
 		return err
 	})
 	return progress, err

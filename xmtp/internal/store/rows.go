@@ -198,6 +198,22 @@ func (tx *Tx) Intents(group []byte, limit int) (intents []Intent, err error) {
 	return intents, err
 }
 
+// IntentState is how far an intent is.
+type IntentState struct {
+	Row   int64
+	State int
+	Epoch uint64
+}
+
+// IntentStates returns how far a group's outbox is, in order, up to limit entries.
+func (tx *Tx) IntentStates(group []byte, limit int) (states []IntentState, err error) {
+	err = tx.Query("SELECT row, state, epoch FROM outbox WHERE group_id = ? ORDER BY row LIMIT ?", []any{group, limit}, func(r Row) error {
+		states = append(states, IntentState{r.Int(0), int(r.Int(1)), r.Uint(2)})
+		return nil
+	})
+	return states, err
+}
+
 // HasIntents tells whether a group's outbox has anything.
 func (tx *Tx) HasIntents(group []byte) (has bool, err error) {
 	return tx.One("SELECT 1 FROM outbox WHERE group_id = ?", []any{group}, func(Row) {})
