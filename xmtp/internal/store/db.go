@@ -331,6 +331,10 @@ func (db *DB) wake() error {
 // Scrub moves everything from the log into the file and empties the log, in
 // which older versions of pages, and so spent keys, stand.
 func (db *DB) Scrub() error {
+	// Most of what the disk has to get it gets before others have to wait.
+	if err := db.Sync(); err != nil {
+		return err
+	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	return db.scrub()

@@ -77,14 +77,48 @@ func (w wholeBlocks) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.F
 	log := flags&(vfs.OPEN_WAL|vfs.OPEN_MAIN_JOURNAL) != 0
 	f, flags, err := vfsutil.WrapOpenFilename(w.VFS, name, flags)
 	if err == nil && log {
-		f = wholeBlocksFile{f}
+		f = &wholeBlocksFile{File: f}
 	}
 	return f, flags, err
 }
 
-type wholeBlocksFile struct{ vfs.File }
+type wholeBlocksFile struct {
+	vfs.File
+	// gathering collects what follows each other, which the encryption writes block by
+	// block, to be written at once.
+	gathering bool
+	at        int64
+	blocks    []byte
+}
 
-func (f wholeBlocksFile) Size() (int64, error) {
+func (f *wholeBlocksFile) WriteAt(p []byte, offset int64) (int, error) {
+	if !f.gathering {
+		return f.File.WriteAt(p, offset)
+	}
+	if len(f.blocks) > 0 && offset != f.at+int64(len(f.blocks)) {
+		if err := f.write(); err != nil {
+			return 0, err
+		}
+	}
+	if len(f.blocks) == 0 {
+		f.at = offset
+	}
+	f.blocks = append(f.blocks, p...)
+	return len(p), nil
+}
+
+// write writes what was collected. If that fails it is forgotten.
+func (f *wholeBlocksFile) write() error {
+	blocks := f.blocks
+	f.blocks = f.blocks[:0]
+	if len(blocks) == 0 {
+		return nil
+	}
+	_, err := f.File.WriteAt(blocks, f.at)
+	return err
+}
+
+func (f *wholeBlocksFile) Size() (int64, error) {
 	size, err := f.File.Size()
 	return size - size%cipherBlock, err
 }

@@ -111,13 +111,37 @@ func (f *logFile) flush() error {
 		data = append(data, make([]byte, -len(data)&(cipherBlock-1))...)
 	}
 	f.allocate(f.start + int64(len(data)))
-	if _, err := f.File.WriteAt(data[from:], f.start+int64(from)); err != nil {
+	if err := f.write(data[from:], f.start+int64(from)); err != nil {
 		return err
 	}
 	whole := len(f.tail) &^ (cipherBlock - 1)
 	f.tail = append(f.tail[:0], f.tail[whole:]...)
 	f.start, f.dirty = f.start+int64(whole), len(f.tail)
 	return nil
+}
+
+// write writes blocks at once, though they are encrypted one by one.
+func (f *logFile) write(data []byte, offset int64) error {
+	below, gathers := f.below().(*wholeBlocksFile)
+	if gathers {
+		below.gathering = true
+		defer func() { below.gathering = false }()
+	}
+	_, err := f.File.WriteAt(data, offset)
+	if gathers {
+		if writeErr := below.write(); err == nil {
+			err = writeErr
+		}
+	}
+	return err
+}
+
+// below is the file without the encryption, if there is one.
+func (f *logFile) below() vfs.File {
+	if w, ok := f.File.(vfs.FileUnwrap); ok {
+		return w.Unwrap()
+	}
+	return f.File
 }
 
 var zeros [64 << 10]byte
@@ -132,10 +156,7 @@ func (f *logFile) allocate(end int64) {
 		return
 	}
 	f.size = end
-	below := f.File
-	if w, ok := below.(vfs.FileUnwrap); ok {
-		below = w.Unwrap() // the encryption
-	}
+	below := f.below()
 	for room := min(end, maxRoom); room > 0; room -= int64(len(zeros)) {
 		n, err := below.WriteAt(zeros[:min(room, int64(len(zeros)))], f.size)
 		f.size += int64(n)
@@ -174,7 +195,10 @@ func (f *logFile) Truncate(size int64) error {
 		return err
 	}
 	clear(f.tail) // secrets
-	f.start, f.tail, f.dirty, f.high, f.size = 0, f.tail[:0], 0, size, size
+	f.start, f.tail, f.dirty, f.high, f.size = 0, nil, 0, size, size
+	if below, ok := f.below().(*wholeBlocksFile); ok {
+		below.blocks = nil // a client that rests needs no room
+	}
 	if err := f.File.Truncate(size); err != nil {
 		return err
 	}
