@@ -71,7 +71,7 @@ func TestCrashWhileSendingOptimistically(t *testing.T) {
 
 // A program that is killed, on a system that goes on, loses nothing that it was told to
 // be stored, waited for or not.
-func TestKillAfterSendingOptimistically(t *testing.T) {
+func TestCrashAfterSendingOptimistically(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := w.group(t)
