@@ -172,7 +172,7 @@ func forked(t *testing.T, a, b *Conversation) {
 		return err
 	}))
 	check(t, b.group.acquire(ctx))
-	_, err := b.group.apply(ctx, must(b.group.row())(t), []*mlsapi.GroupMessage_V1{{Id: last.Number, CreatedNs: 1, GroupId: b.row.ID, Data: message}}, &storing{})
+	_, err := b.group.apply(ctx, must(b.group.row())(t), []*mlsapi.GroupMessage_V1{{Id: last.Number, CreatedNs: 1, GroupId: b.row.ID, Data: message}})
 	check(t, err)
 	b.group.release()
 }

@@ -80,7 +80,7 @@ func (g *group) receive(ctx context.Context) (err error) {
 		if page.more {
 			ahead = g.queryAhead(ctx, page.messages[len(page.messages)-1].Id)
 		}
-		if row, err = g.apply(ctx, row, page.messages, &storing); err != nil {
+		if row, err = g.applyPage(ctx, row, page.messages, &storing); err != nil {
 			return err
 		}
 		if !page.more || row.Problem != "" {
@@ -133,9 +133,16 @@ func (g *group) queryAhead(ctx context.Context, cursor uint64) <-chan logPage {
 
 // apply applies messages of the log, which follow each other and what was
 // applied before to the group, whose row it takes and returns as it is then.
-// Application messages share a transaction, so that a backlog is fast, and which may
-// still go on; a commit has one of its own, after it was judged with the network.
-func (g *group) apply(ctx context.Context, row store.Group, messages []*mlsapi.GroupMessage_V1, storing *storing) (store.Group, error) {
+func (g *group) apply(ctx context.Context, row store.Group, messages []*mlsapi.GroupMessage_V1) (store.Group, error) {
+	var storing storing
+	row, err := g.applyPage(ctx, row, messages, &storing)
+	return row, errors.Join(err, storing.finish(g))
+}
+
+// applyPage is apply that may still go on storing. Application messages share a
+// transaction, so that a backlog is fast; a commit has one of its own, after it was
+// judged with the network.
+func (g *group) applyPage(ctx context.Context, row store.Group, messages []*mlsapi.GroupMessage_V1, storing *storing) (store.Group, error) {
 	cursor := row.Cursor
 	for _, m := range messages {
 		if len(m.GroupId) > 0 && !bytes.Equal(m.GroupId, g.id) {

@@ -350,9 +350,7 @@ func (g *group) applyStreamed(ctx context.Context, messages []*mlsapi.GroupMessa
 	}
 	if gapless {
 		// What a stream gets wrong the log may tell.
-		var storing storing
-		_, err := g.apply(ctx, row, messages, &storing)
-		if err = errors.Join(err, storing.finish(g)); !lies(err) {
+		if _, err := g.apply(ctx, row, messages); !lies(err) {
 			return err
 		}
 	}
