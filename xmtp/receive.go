@@ -255,6 +255,7 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1, storing *s
 		page.messages = append(page.messages, r)
 	}
 	if err := storing.finish(g); err != nil {
+		page.changes.clear()
 		return err
 	}
 	storing.start(page.store)
