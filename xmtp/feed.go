@@ -23,6 +23,8 @@ type feed struct {
 	welcomed chan struct{} // holds a token
 	ended    chan error    // why it has ended; has room for all who may tell
 	readers  sync.WaitGroup
+	node     mlsapi.MlsApiClient
+	release  func()        // gives back what node was got by
 	requests *requestQueue // nil if groups can't be added
 	mutates  uint64
 }
@@ -41,12 +43,22 @@ var errFixed = errors.New("the node has no streams that can change")
 
 // openFeed streams groups and, from a cursor on, welcomes. It ends with ctx, which
 // must be followed by wait. Groups can be added to it unless it is fixed.
-func (c *Client) openFeed(ctx context.Context, groups []store.Group, welcomes uint64, fixed bool) (*feed, error) {
-	f := &feed{
+func (c *Client) openFeed(ctx context.Context, groups []store.Group, welcomes uint64, fixed bool) (f *feed, err error) {
+	f = &feed{
 		messages: make(chan *mlsapi.GroupMessage_V1, 2*pageSize),
 		welcomed: make(chan struct{}, 1),
 		ended:    make(chan error, 2),
+		release:  func() {},
 	}
+	streams := 1
+	if fixed {
+		streams = 2
+	}
+	node, release, err := c.node.Streams(streams)
+	if err != nil {
+		return f, err
+	}
+	f.node, f.release = node, release
 	if fixed {
 		return f, c.openFixed(ctx, f, groups, welcomes)
 	}
@@ -54,7 +66,10 @@ func (c *Client) openFeed(ctx context.Context, groups []store.Group, welcomes ui
 }
 
 // wait returns when nothing of the feed is left.
-func (f *feed) wait() { f.readers.Wait() }
+func (f *feed) wait() {
+	f.readers.Wait()
+	f.release()
+}
 
 func (f *feed) welcome() {
 	select {
@@ -77,11 +92,11 @@ func (c *Client) openFixed(ctx context.Context, f *feed, rows []store.Group, cur
 	for _, row := range rows {
 		request.Filters = append(request.Filters, &mlsapi.SubscribeGroupMessagesRequest_Filter{GroupId: row.ID, IdCursor: row.Cursor})
 	}
-	groups, err := c.node.MLS.SubscribeGroupMessages(ctx, request)
+	groups, err := f.node.SubscribeGroupMessages(ctx, request)
 	if err != nil {
 		return err
 	}
-	welcomes, err := c.node.MLS.SubscribeWelcomeMessages(ctx, &mlsapi.SubscribeWelcomeMessagesRequest{
+	welcomes, err := f.node.SubscribeWelcomeMessages(ctx, &mlsapi.SubscribeWelcomeMessagesRequest{
 		Filters: []*mlsapi.SubscribeWelcomeMessagesRequest_Filter{{InstallationKey: c.installation.Bytes(), IdCursor: cursor}},
 	})
 	if err != nil {
@@ -108,7 +123,7 @@ func readFeed[M any](f *feed, stream grpc.ServerStreamingClient[M], take func(*M
 
 // openChanging returns errFixed if the node doesn't know the call.
 func (c *Client) openChanging(ctx context.Context, f *feed, rows []store.Group, cursor uint64) error {
-	stream, err := c.node.MLS.Subscribe(ctx)
+	stream, err := f.node.Subscribe(ctx)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/network"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
@@ -177,7 +178,7 @@ func follow[T any](ctx context.Context, c *Client, s source[T], o streamOptions)
 		}
 		told := 0       // which trouble with the disk
 		behind := false // the place could not be stored
-		delay := reconnectMin
+		var retry network.Backoff
 		for {
 			news, decisions := c.news.wait(), c.db.Decisions()
 			if s.fed {
@@ -204,14 +205,14 @@ func follow[T any](ctx context.Context, c *Client, s source[T], o streamOptions)
 			}
 			var again <-chan time.Time
 			if err == nil {
-				behind, delay = false, reconnectMin
+				behind = false
+				retry.Reset()
 			} else {
 				if !fail(err) || !store.IsDisk(err) {
 					return
 				}
 				// What is not possible now may be later.
-				list, more, last, news, again = nil, false, p.at, nil, time.After(jitter(delay))
-				delay = min(2*delay, reconnectMax)
+				list, more, last, news, again = nil, false, p.at, nil, time.After(retry.Next())
 			}
 			for _, i := range list {
 				if c.db.Decisions() != decisions {

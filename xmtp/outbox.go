@@ -2,9 +2,7 @@ package xmtp
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +16,7 @@ import (
 	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/protocol"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/network"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
@@ -148,7 +147,7 @@ func (g *group) work(ctx context.Context, row int64) (done bool, err error) {
 	for attempt := range settleAttempts {
 		if attempt > 0 {
 			delay := settleDelay << attempt
-			if err := sleep(ctx, jitter(delay)); err != nil {
+			if err := sleep(ctx, network.Jitter(delay)); err != nil {
 				break
 			}
 		}
@@ -607,14 +606,6 @@ func (g *group) putCheck(tx *store.Tx, row store.Group) (intent int64, err error
 		return 0, err
 	}
 	return g.put(tx, intentMembership, membershipIntent{}, nil)
-}
-
-// jitter returns between half of d and all of it, so that not all who wait for
-// the same thing come back at once.
-func jitter(d time.Duration) time.Duration {
-	var b [8]byte
-	rand.Read(b[:])
-	return d/2 + time.Duration(binary.BigEndian.Uint64(b[:])%uint64(d/2+1))
 }
 
 // sleep waits, unless ctx ends first.

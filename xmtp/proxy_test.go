@@ -172,6 +172,10 @@ func (p *proxy) handle(_ any, client grpc.ServerStream) error {
 	if err := client.RecvMsg(&request); err != nil {
 		return err
 	}
+	if strings.HasPrefix(method, "/grpc.health.") {
+		// That is asked now and then; it is no call of the client.
+		return client.SendMsg(&[]byte{8, 1})
+	}
 	if err := p.note(method, request); err != nil {
 		return err
 	}

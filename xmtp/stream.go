@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/protocol"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/network"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
@@ -122,19 +123,16 @@ func (l *liveStreams) changed() {
 	}
 }
 
-// How long to wait before a lost stream is opened again: more each time, and
-// some less by chance, so that not all clients of a node come back at once.
-const (
-	reconnectMin = 100 * time.Millisecond
-	reconnectMax = 30 * time.Second
-)
+// steady is for how long a feed has to stand so that it counts as open.
+const steady = 5 * time.Second
 
-// run keeps a feed open until ctx ends.
+// run keeps a feed open until ctx ends. A feed waits for the connection; so what is
+// waited for here is a node that can be reached and doesn't let it stand.
 func (l *liveStreams) run(ctx context.Context) {
-	delay := reconnectMin
+	var again network.Backoff
 	fixed := false // the node knows no others
 	for ctx.Err() == nil {
-		opened := l.client.options.now()
+		opened := time.Now()
 		err := l.once(ctx, fixed)
 		if ctx.Err() != nil {
 			return
@@ -143,8 +141,8 @@ func (l *liveStreams) run(ctx context.Context) {
 			fixed = true
 			continue
 		}
-		if errors.Is(err, errReopen) || l.client.options.now().Sub(opened) > time.Minute {
-			delay = reconnectMin
+		if errors.Is(err, errReopen) || time.Since(opened) > steady {
+			again.Reset()
 		}
 		if errors.Is(err, errReopen) {
 			continue
@@ -152,11 +150,14 @@ func (l *liveStreams) run(ctx context.Context) {
 		if l.trouble.note(err) {
 			l.client.news.publish() // to tell those who read
 		}
+		delay := again.Next()
+		if limit, ok := errors.AsType[*RateLimitError](err); ok {
+			delay = max(delay, limit.RetryAfter)
+		}
 		l.client.options.logger.Info("stream lost", "error", err, "again in", delay)
-		if sleep(ctx, jitter(delay)) != nil {
+		if sleep(ctx, delay) != nil {
 			return
 		}
-		delay = min(2*delay, reconnectMax)
 	}
 }
 
@@ -187,27 +188,22 @@ func (l *liveStreams) once(ctx context.Context, fixed bool) error {
 	if err != nil {
 		return err
 	}
-	// What waits in the outbox may have waited for the connection.
-	switch err := c.sync(ctx); {
-	case store.IsDisk(err):
-		return err
-	case err != nil:
-		c.options.logger.Info("syncing before streaming", "error", err)
-	default:
-		l.trouble.over()
-	}
+	c.publishSoon() // what waits in outboxes may have waited for the connection
+	f.welcome()     // there may be some that came too early
 	for {
 		select {
 		case m := <-f.messages:
 			if err := c.applyStreamed(ctx, drain(f.messages, m)); err != nil {
 				return err
 			}
+			l.trouble.over()
 		case <-f.welcomed:
 			joined, more, err := c.syncWelcomes(ctx)
 			if err != nil && !lies(err) {
 				return err
 			}
 			if len(joined) > 0 {
+				l.trouble.over()
 				c.news.publish()
 				l.changed()
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/protocol"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/network"
 )
 
 // ErrNotVisible is returned if the node took a registration but does not show it.
@@ -44,7 +45,7 @@ func (c *Client) WaitRegistered(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if sleep(ctx, jitter(delay)) != nil {
+		if sleep(ctx, network.Jitter(delay)) != nil {
 			return fmt.Errorf("xmtp: %w: %w", ErrNotVisible, errors.Join(err, ctx.Err()))
 		}
 		delay = min(2*delay, visibleRetryMax)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/network"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
@@ -104,7 +105,7 @@ func (c *Client) attend(ctx context.Context, work chore) {
 			delay = choreRetryMin
 		} else {
 			c.options.logger.Info("background work failed", "work", work.name, "error", err, "again in", delay)
-			wait, news = jitter(delay), nil
+			wait, news = network.Jitter(delay), nil
 			if limit, ok := errors.AsType[*RateLimitError](err); ok {
 				wait = max(wait, limit.RetryAfter)
 			}

@@ -51,35 +51,45 @@ type Options struct {
 type Node struct {
 	MLS      mlsapi.MlsApiClient
 	Identity identityapi.IdentityApiClient
-	conn     *shared
+	links    *links
+	headers  metadata.MD
+	around   func(ctx context.Context, method string, request any, call func(...grpc.CallOption) error) error
 	url      string
 }
 
-// shared is a connection that is closed when nobody uses it any more.
-type shared struct {
-	*grpc.ClientConn
-	url   string // empty if it isn't shared
-	users int    // guarded by pool
+// maxStreams is how many streams a connection carries: every server of HTTP/2 is to
+// take that many (RFC 9113 §5.1.2), and most take some more, so that there is room for
+// calls. What is beyond waits without a word until another one ends.
+const maxStreams = 100
+
+// links are the connections to one node. There is one, and more only for more streams
+// than one can carry.
+type links struct {
+	options Options
+	users   int
+	list    []*link // the first one is for calls, too
 }
 
+// pool guards all links; those that are shared are in it.
 var pool = struct {
 	sync.Mutex
-	byURL map[string]*shared
-}{byURL: map[string]*shared{}}
+	byURL map[string]*links
+}{byURL: map[string]*links{}}
 
 // Open prepares a connection. It does not wait for the node to answer.
 func Open(o Options) (*Node, error) {
-	conn, err := acquire(o)
+	s, l, err := acquire(o)
 	if err != nil {
 		return nil, err
 	}
 	// Always both, also if empty: that is what nodes are used to.
 	headers := metadata.Pairs("x-app-version", o.AppVersion, "x-libxmtp-version", o.ProtocolVersion)
-	c := view{conn, headers, o.Around}
-	if c.around == nil {
-		c.around = func(_ context.Context, _ string, _ any, call func(...grpc.CallOption) error) error { return call() }
+	n := &Node{links: s, headers: headers, around: o.Around, url: o.URL}
+	if n.around == nil {
+		n.around = func(_ context.Context, _ string, _ any, call func(...grpc.CallOption) error) error { return call() }
 	}
-	return &Node{mlsapi.NewMlsApiClient(c), identityapi.NewIdentityApiClient(c), conn, o.URL}, nil
+	n.MLS, n.Identity = mlsapi.NewMlsApiClient(view{l, n}), identityapi.NewIdentityApiClient(view{l, n})
+	return n, nil
 }
 
 // URL is that of the node.
@@ -89,33 +99,74 @@ func (n *Node) URL() string { return n.url }
 func (n *Node) Close() error {
 	pool.Lock()
 	defer pool.Unlock()
-	n.conn.users--
-	if n.conn.users > 0 {
+	n.links.users--
+	if n.links.users > 0 {
 		return nil
 	}
-	if n.conn.url != "" {
-		delete(pool.byURL, n.conn.url)
+	if n.links.options.Dial == nil {
+		delete(pool.byURL, n.url)
 	}
-	return n.conn.ClientConn.Close()
+	return n.links.close()
 }
 
-func acquire(o Options) (*shared, error) {
+func (s *links) close() error {
+	var errs []error
+	for _, l := range s.list {
+		errs = append(errs, l.close())
+	}
+	return errors.Join(errs...)
+}
+
+// Streams returns how to open up to count streams, which wait for the connection as long as
+// it takes, and what to call when they are done with. In the meantime the connection is
+// watched.
+func (n *Node) Streams(count int) (mlsapi.MlsApiClient, func(), error) {
+	pool.Lock()
+	defer pool.Unlock()
+	i := slices.IndexFunc(n.links.list, func(l *link) bool { return l.streams+count <= maxStreams })
+	if i < 0 {
+		l, err := newLink(n.links.options)
+		if err != nil {
+			return nil, nil, err
+		}
+		n.links.list = append(n.links.list, l)
+		i = len(n.links.list) - 1
+	}
+	l := n.links.list[i]
+	l.streams += count
+	l.begin()
+	return mlsapi.NewMlsApiClient(view{l, n}), func() { n.links.release(l, count) }, nil
+}
+
+// release gives streams back, and closes the connection if it was for them alone.
+func (s *links) release(l *link, count int) {
+	l.end()
+	pool.Lock()
+	defer pool.Unlock()
+	l.streams -= count
+	if i := slices.Index(s.list, l); i > 0 && l.streams == 0 {
+		s.list = slices.Delete(s.list, i, i+1)
+		_ = l.close() // nobody uses it
+	}
+}
+
+// acquire returns the connections to a node, and that for calls.
+func acquire(o Options) (*links, *link, error) {
 	pool.Lock()
 	defer pool.Unlock()
 	if s := pool.byURL[o.URL]; s != nil && o.Dial == nil {
 		s.users++
-		return s, nil
+		return s, s.list[0], nil
 	}
-	conn, err := dial(o)
+	l, err := newLink(o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	s := &shared{ClientConn: conn, users: 1}
+	s := &links{options: Options{URL: o.URL, Dial: o.Dial}, users: 1, list: []*link{l}}
 	if o.Dial == nil {
-		s.url = o.URL
 		pool.byURL[o.URL] = s
 	}
-	return s, nil
+	return s, l, nil
 }
 
 // Every error that a moment later may be gone is retried by gRPC: a publish
@@ -131,7 +182,8 @@ const serviceConfig = `{"methodConfig": [{
 	}
 }]}`
 
-func dial(o Options) (*grpc.ClientConn, error) {
+// dial prepares a connection that is opened with open.
+func dial(o Options, open Dialer) (*grpc.ClientConn, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil || u.Host == "" || (u.Path != "" && u.Path != "/") {
 		return nil, fmt.Errorf("node URL %q: want http://host:port or https://host", o.URL)
@@ -161,39 +213,40 @@ func dial(o Options) (*grpc.ClientConn, error) {
 			Timeout:             10 * time.Second,
 			PermitWithoutStream: true,
 		}),
+		// While anybody waits for the connection, link tries sooner.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: 30 * time.Second},
-			MinConnectTimeout: 10 * time.Second,
+			Backoff:           backoff.Config{BaseDelay: 5 * time.Second, Multiplier: 2, Jitter: 0.2, MaxDelay: backoffMax},
+			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithIdleTimeout(0),
+		grpc.WithContextDialer(open),
 	}
-	target := "dns:///" + address
-	if o.Dial != nil {
-		options = append(options, grpc.WithContextDialer(o.Dial))
-		target = "passthrough:///" + address
-	}
-	return grpc.NewClient(target, options...)
+	// The name is looked up whenever a connection is opened: gRPC would do so rarely.
+	return grpc.NewClient("passthrough:///"+address, options...)
 }
 
 // A view is a client's of a shared connection: it adds the client's headers to every
-// call, and lets it be made by around.
+// call, and lets it be made by around. Streams wait for the connection as long as it
+// takes.
 type view struct {
-	grpc.ClientConnInterface
-	headers metadata.MD
-	around  func(ctx context.Context, method string, request any, call func(...grpc.CallOption) error) error
+	*link
+	node *Node
 }
 
 func (v view) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	ctx = metadata.NewOutgoingContext(ctx, v.headers)
-	return v.around(ctx, method, args, func(more ...grpc.CallOption) error {
-		return v.ClientConnInterface.Invoke(ctx, method, args, reply, slices.Concat(opts, more)...)
+	v.begin()
+	defer v.end()
+	ctx = metadata.NewOutgoingContext(ctx, v.node.headers)
+	return v.node.around(ctx, method, args, func(more ...grpc.CallOption) error {
+		return v.link.Invoke(ctx, method, args, reply, slices.Concat(opts, more)...)
 	})
 }
 
 func (v view) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (stream grpc.ClientStream, err error) {
-	ctx = metadata.NewOutgoingContext(ctx, v.headers)
-	err = v.around(ctx, method, nil, func(...grpc.CallOption) (err error) {
-		stream, err = v.ClientConnInterface.NewStream(ctx, desc, method, opts...)
+	ctx = metadata.NewOutgoingContext(ctx, v.node.headers)
+	opts = append(opts, grpc.WaitForReady(true))
+	err = v.node.around(ctx, method, nil, func(...grpc.CallOption) (err error) {
+		stream, err = v.link.NewStream(ctx, desc, method, opts...)
 		return err
 	})
 	return stream, err
