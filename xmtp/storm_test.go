@@ -264,3 +264,28 @@ func TestCutInAStream(t *testing.T) {
 	}
 	t.Logf("CHECK streams: a cut of 2 s in 500 messages: back after %.2f s, %d of 500", back.Seconds(), len(got))
 }
+
+// All clients of a process share one connection, also for their streams.
+func TestClientsShareAConnection(t *testing.T) {
+	t.Parallel()
+	url := startNode(t)
+	wire := must(wiretest.Listen(url[len("http://"):]))(t)
+	t.Cleanup(wire.Close)
+	alice := newClient(t, url)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var members []string
+	var streams []<-chan string
+	for range 12 {
+		c := newClient(t, "http://"+wire.Addr())
+		members, streams = append(members, c.InboxID()), append(streams, listen(t, c))
+	}
+	group := must(alice.NewGroup(ctx, GroupOptions{}, members...))(t)
+	must(group.SendText(ctx, "hello"))(t)
+	for _, texts := range streams {
+		wantText(ctx, t, texts, "hello")
+	}
+	if n := wire.Opened(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
