@@ -234,10 +234,10 @@ type view struct {
 }
 
 func (v view) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	v.begin()
-	defer v.end()
 	ctx = metadata.NewOutgoingContext(ctx, v.node.headers)
 	return v.node.around(ctx, method, args, func(more ...grpc.CallOption) error {
+		v.begin()
+		defer v.end()
 		return v.link.Invoke(ctx, method, args, reply, slices.Concat(opts, more)...)
 	})
 }
