@@ -267,6 +267,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		Dir:       o.Data,
 		Logger:    o.Logger,
 		Reserve:   o.Reserve,
+		Ephemeral: o.Ephemeral,
 		OnFailure: n.fail,
 		Now:       o.Now,
 	})

@@ -1,12 +1,20 @@
 package xmtptest_test
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/go-xmtp/go-xmtp/xmtp"
 	"github.com/go-xmtp/go-xmtp/xmtptest"
@@ -99,6 +107,84 @@ func TestReopen(t *testing.T) {
 	phone := n.Client("alice/phone")
 	if phone.InboxID() != alice.InboxID() || phone.InstallationID() == installation {
 		t.Error("the phone is no other device of the same inbox")
+	}
+}
+
+// Tests that run at the same time don't see each other, whatever happens in one.
+func TestParallel(t *testing.T) {
+	for _, name := range []string{"one", "other", "third"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := xmtptest.New(t)
+			alice, bob := n.Client("alice"), n.Client("bob")
+			id := converse(t, alice, bob)
+			n.Crash()
+			must(must(bob.Conversation(id))(t).SendText(t.Context(), name))(t)
+			if got := texts(t, alice, id); !cmp.Equal(got, []string{"hello", "hello yourself", name}) {
+				t.Errorf("alice reads %q", got)
+			}
+			states := must(xmtp.InboxIDs(t.Context(), []string{alice.Address()}, n.Options("nobody")...))(t)
+			if states[alice.Address()] != alice.InboxID() {
+				t.Errorf("the node knows %v", states)
+			}
+			n.Cut()
+		})
+	}
+}
+
+// A recorder is a test whose errors are looked at.
+type recorder struct {
+	testing.TB
+	errors []string
+}
+
+func (r *recorder) Helper() {}
+
+func (r *recorder) Errorf(format string, args ...any) {
+	r.errors = append(r.errors, fmt.Sprintf(format, args...))
+}
+
+// Who opens a client himself and doesn't close it is told.
+func TestLeftOpen(t *testing.T) {
+	r := &recorder{TB: t}
+	n := xmtptest.New(r)
+	bot := must(xmtp.NewClient(t.Context(), n.Signer("bot"), n.Options("bot")...))(t)
+	if _, err := xmtp.NewClient(t.Context(), n.Signer("bot"), n.Options("bot")...); !errors.Is(err, xmtp.ErrInUse) {
+		t.Errorf("opened twice: %v", err)
+	}
+	n.Client("alice")
+	n.Close()
+	if len(r.errors) != 1 || !strings.Contains(r.errors[0], "a client of bot was not closed") {
+		t.Errorf("told: %q", r.errors)
+	}
+	check(t, bot.Close())
+}
+
+// What node and clients log goes where the test wants it, with the client's name.
+func TestLogger(t *testing.T) {
+	var log bytes.Buffer
+	n := xmtptest.New(t, xmtptest.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	n.Client("alice", xmtp.WithoutWorkers())
+	n.Cut("bob")
+	_, err := xmtp.NewClient(t.Context(), n.Signer("bob"), n.Options("bob")...)
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("cut off: %v", err)
+	}
+	n.Close()
+	if got := log.String(); !strings.Contains(got, "node started") || !strings.Contains(got, "node ended") {
+		t.Errorf("logged: %s", got)
+	}
+}
+
+// Many clients are there soon.
+func BenchmarkClients(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		n := xmtptest.New(b)
+		for i := range 50 {
+			n.Client(strconv.Itoa(i))
+		}
+		n.Close()
 	}
 }
 

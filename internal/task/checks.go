@@ -213,6 +213,8 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"client", "a node that lies in each way that shows: what is refused changes nothing, and is told", stepTests, "xmtp", "TestHostileNode|TestHostileStream|TestNodeLiesAtRandom"},
 	{"client", "floods of welcomes, groups and pointers cost what they may, and starve nobody", stepTests, "xmtp", "TestWelcomeFlood|TestFloodOf.*|TestWelcomesRotate.*|TestDeferredBounds|TestWelcomeThatCantBeJudged|TestHostileWelcomes"},
 	{"client", "members who send garbage of every kind, also at random", stepTests, "xmtp", "TestHostileMember.*"},
+	{"client", "xmtptest: a network in one test: time, every fault, restarts, parallel, nothing left; the guide's bot", stepTests, "xmtptest", "Test.*"},
+	{"node", "a node within the process: any listener, memory that outlives it, interceptors", stepTests, "node", "TestMemory|TestInterceptors"},
 	{"client", "64 senders at once", stepTests, "xmtp", "TestManySenders.*|TestManyGoroutines.*"},
 	{"xmtp", "demo, id, send, read", stepTests, "cmd/xmtp", "TestScripts"},
 	{"Go", "direct messages with official clients, created by either side", stepOfficial, "interop", "TestGoDM.*"},

@@ -44,6 +44,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Reserve is the free disk space, in bytes, below which no records are taken.
 	Reserve uint64
+	// Ephemeral says that FS is in memory, for a node that may be a test's.
+	Ephemeral bool
 	// OnFailure is called, from any goroutine, when the store can't go on.
 	OnFailure func(error)
 	// Now is the clock; [time.Now] if nil. It tells after which number to go on
@@ -54,11 +56,12 @@ type Options struct {
 // Index is safe for use by several goroutines, but for batches, of which one
 // is built at a time.
 type Index struct {
-	db   *pebble.DB
-	fs   vfs.FS
-	dir  string
-	lock io.Closer
-	room *room
+	db        *pebble.DB
+	fs        vfs.FS
+	ephemeral bool
+	dir       string
+	lock      io.Closer
+	room      *room
 
 	snapshots     string // directory of snapshots
 	snapshotCount atomic.Uint64
@@ -106,6 +109,7 @@ func Open(o Options) (*Index, error) {
 func newIndex(o Options, lock io.Closer) *Index {
 	return &Index{
 		fs:        o.FS,
+		ephemeral: o.Ephemeral,
 		dir:       o.Dir,
 		lock:      lock,
 		snapshots: o.FS.PathJoin(o.Dir, snapshotsName),
@@ -153,6 +157,11 @@ func (x *Index) open(fs vfs.FS, dir string, fresh bool, now time.Time) error {
 		if err := x.check(fs, store, options); err != nil {
 			return err
 		}
+	}
+	if x.ephemeral {
+		// The default one wakes ten times a second, to see whether the number of compactions
+		// that may run has changed. Where the clock is a test's, that is most of what hours cost.
+		options.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
 	}
 	db, err := x.openStore(store, options)
 	if err != nil {

@@ -1,0 +1,299 @@
+package xmtptest_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/go-xmtp/go-xmtp/node"
+	"github.com/go-xmtp/go-xmtp/xmtp"
+	"github.com/go-xmtp/go-xmtp/xmtptest"
+)
+
+// pair is two who have a conversation, in a bubble.
+type pair struct {
+	*xmtptest.Network
+	alice, bob *xmtp.Client
+	id         string
+	chat       *xmtp.Conversation // as alice sees it
+}
+
+// inBubble runs a test of two with a clock of its own. Nothing happens that the test
+// doesn't ask for.
+func inBubble(t *testing.T, test func(*testing.T, pair)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := xmtptest.New(t)
+		alice, bob := n.Client("alice", xmtp.WithoutWorkers()), n.Client("bob", xmtp.WithoutWorkers())
+		id := converse(t, alice, bob)
+		test(t, pair{n, alice, bob, id, must(alice.Conversation(id))(t)})
+	})
+}
+
+const sends = "SendGroupMessages"
+
+// A lost request never reaches the node, a lost answer does; to the client both are the
+// same. When the fault is lifted, what waits is sent, once.
+func TestLost(t *testing.T) {
+	for name, tc := range map[string]struct {
+		action xmtptest.Action
+		code   codes.Code
+		stored bool
+	}{
+		"request": {xmtptest.DropRequest(), codes.Unavailable, false},
+		"answer":  {xmtptest.DropResponse(), codes.Unavailable, true},
+		"refused": {xmtptest.Fail(codes.ResourceExhausted, "too much"), codes.ResourceExhausted, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, p pair) {
+				fault := p.Fault(xmtptest.Calls{Client: "alice", Method: sends}, tc.action)
+				m, err := p.chat.SendText(t.Context(), "lost")
+				if !errors.Is(err, xmtp.ErrNotPublished) || status.Code(err) != tc.code || m == nil {
+					t.Errorf("sending: %v", err)
+				}
+				if got := slices.Contains(texts(t, p.bob, p.id), "lost"); got != tc.stored {
+					t.Errorf("bob has it: %v", got)
+				}
+				if fault.Hits() == 0 {
+					t.Error("no call was hit")
+				}
+				fault.Lift()
+				check(t, p.alice.Upkeep(t.Context()))
+				if got := texts(t, p.bob, p.id); !cmp.Equal(got, []string{"hello", "hello yourself", "lost"}) {
+					t.Errorf("bob reads %q", got)
+				}
+			})
+		})
+	}
+}
+
+// One failure is not seen by anybody: the client tries again.
+func TestLostOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, p pair) {
+		fault := p.Fault(xmtptest.Calls{Method: sends, Count: 1}, xmtptest.DropResponse())
+		must(p.chat.SendText(t.Context(), "once"))(t)
+		if got := texts(t, p.bob, p.id); !cmp.Equal(got, []string{"hello", "hello yourself", "once"}) {
+			t.Errorf("bob reads %q", got)
+		}
+		if fault.Hits() != 1 {
+			t.Errorf("%d calls were hit", fault.Hits())
+		}
+	})
+}
+
+// What arrives twice is there once.
+func TestDuplicate(t *testing.T) {
+	inBubble(t, func(t *testing.T, p pair) {
+		fault := p.Fault(xmtptest.Calls{}, xmtptest.Duplicate())
+		must(p.chat.SendText(t.Context(), "twice"))(t)
+		if got := texts(t, p.bob, p.id); !cmp.Equal(got, []string{"hello", "hello yourself", "twice"}) {
+			t.Errorf("bob reads %q", got)
+		}
+		if fault.Hits() < 2 {
+			t.Errorf("%d calls were hit", fault.Hits())
+		}
+	})
+}
+
+// Delays add up, of others nothing is seen; what is skipped and what comes after Count
+// is as fast as ever.
+func TestDelay(t *testing.T) {
+	inBubble(t, func(t *testing.T, p pair) {
+		p.Fault(xmtptest.Calls{Client: "alice", Method: sends, Skip: 1, Count: 2}, xmtptest.Delay(3*time.Second))
+		p.Fault(xmtptest.Calls{Client: "alice", Method: sends, Count: 2}, xmtptest.Delay(time.Second))
+		p.Fault(xmtptest.Calls{Client: "bob", Method: sends}, xmtptest.Delay(time.Hour))
+		for i, want := range []time.Duration{1, 4, 3, 0} {
+			begin := time.Now()
+			must(p.chat.SendText(t.Context(), "later"))(t)
+			if took := time.Since(begin).Truncate(time.Second); took != want*time.Second {
+				t.Errorf("message %d took %v, want %d s", i, took, want)
+			}
+		}
+	})
+}
+
+// A call that is held waits until it may go on, or its client gives up.
+func TestHold(t *testing.T) {
+	inBubble(t, func(t *testing.T, p pair) {
+		fault := p.Fault(xmtptest.Calls{Client: "alice", Method: sends}, xmtptest.Hold())
+		sent := make(chan error)
+		go func() {
+			_, err := p.chat.SendText(t.Context(), "held")
+			sent <- err
+		}()
+		<-fault.Hit()
+		synctest.Wait()
+		if got := texts(t, p.bob, p.id); slices.Contains(got, "held") {
+			t.Error("what is held has arrived")
+		}
+		fault.Lift()
+		check(t, <-sent)
+
+		fault = p.Fault(xmtptest.Calls{Client: "alice", Method: sends}, xmtptest.Hold())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := p.chat.SendText(ctx, "given up"); status.Code(err) != codes.DeadlineExceeded && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after a minute: %v", err)
+		}
+		synctest.Wait() // the node has heard of it
+		fault.Lift()
+		if got := texts(t, p.bob, p.id); !cmp.Equal(got, []string{"hello", "hello yourself", "held"}) {
+			t.Errorf("bob reads %q", got)
+		}
+	})
+}
+
+// follow streams what bob gets into a channel, until the test ends.
+func (p pair) follow(t *testing.T) <-chan string {
+	received := make(chan string, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for m, err := range p.bob.StreamAllMessages(ctx) {
+			if err != nil {
+				return
+			}
+			if m.Kind == xmtp.KindApplication {
+				received <- m.Text()
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	synctest.Wait()
+	return received
+}
+
+// A stream that is cut comes back with all that it has missed; one that stalls brings
+// nothing until it may.
+func TestStreams(t *testing.T) {
+	t.Run("cut", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, p pair) {
+			fault := p.Fault(xmtptest.Calls{Client: "bob", Method: "Subscribe", Count: 3}, xmtptest.CutAfter(4))
+			received := p.follow(t)
+			for _, text := range []string{"1", "2", "3", "4", "5", "6", "7", "8"} {
+				must(p.chat.SendText(t.Context(), text))(t)
+				if got := <-received; got != text {
+					t.Errorf("got %q, want %q", got, text)
+				}
+			}
+			if fault.Hits() < 2 {
+				t.Errorf("the stream was opened %d times", fault.Hits())
+			}
+		})
+	})
+	t.Run("stall", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, p pair) {
+			fault := p.Fault(xmtptest.Calls{Client: "bob", Method: "Subscribe"}, xmtptest.StallAfter(0))
+			fault.Lift() // as if there were none
+			fault = p.Fault(xmtptest.Calls{Client: "bob", Method: "Subscribe", Count: 1}, xmtptest.StallAfter(3))
+			received := p.follow(t)
+			must(p.chat.SendText(t.Context(), "stalled"))(t)
+			time.Sleep(time.Second)
+			if len(received) > 0 {
+				t.Errorf("%q came", <-received)
+			}
+			fault.Lift()
+			if got := <-received; got != "stalled" {
+				t.Errorf("got %q", got)
+			}
+		})
+	})
+}
+
+// Who is cut off reaches nobody, and after that all; others don't notice.
+func TestCut(t *testing.T) {
+	inBubble(t, func(t *testing.T, p pair) {
+		received := p.follow(t)
+		p.Cut("bob")
+		must(p.chat.SendText(t.Context(), "missed"))(t)
+		if err := p.bob.Sync(t.Context()); status.Code(err) != codes.Unavailable {
+			t.Errorf("cut off: %v", err)
+		}
+		time.Sleep(time.Hour)
+		p.Restore("bob")
+		if got := <-received; got != "missed" {
+			t.Errorf("got %q", got)
+		}
+
+		p.Cut()
+		if err := p.alice.Sync(t.Context()); status.Code(err) != codes.Unavailable {
+			t.Errorf("all cut off: %v", err)
+		}
+		if _, err := xmtp.NewClient(t.Context(), p.Signer("carol"), p.Options("carol")...); status.Code(err) != codes.Unavailable {
+			t.Errorf("who comes while all are cut off: %v", err)
+		}
+		p.Restore()
+		p.Client("carol")
+		p.Cut("alice")
+		if _, err := xmtp.NewClient(t.Context(), p.Signer("alice"), p.Options("alice/phone")...); status.Code(err) != codes.Unavailable {
+			t.Errorf("another device of who is cut off: %v", err)
+		}
+	})
+}
+
+// A connection that goes dead without a word is noticed, and replaced when there is one.
+func TestStall(t *testing.T) {
+	inBubble(t, func(t *testing.T, p pair) {
+		received := p.follow(t)
+		p.Stall("bob")
+		must(p.chat.SendText(t.Context(), "into the void"))(t)
+		time.Sleep(time.Hour)
+		if len(received) > 0 {
+			t.Errorf("%q came", <-received)
+		}
+		p.Restore("bob")
+		if got := <-received; got != "into the void" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// A node that is restarted, or loses its power, has all that it has acknowledged.
+func TestNodeEnds(t *testing.T) {
+	for name, end := range map[string]func(*xmtptest.Network){
+		"restart": (*xmtptest.Network).Restart,
+		"crash":   (*xmtptest.Network).Crash,
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, p pair) {
+				received := p.follow(t)
+				for _, text := range []string{"1", "2", "3"} {
+					must(p.chat.SendText(t.Context(), text))(t)
+					end(p.Network)
+				}
+				for _, want := range []string{"1", "2", "3"} {
+					if got := <-received; got != want {
+						t.Errorf("got %q, want %q", got, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+// The options of the node are those of the test, each time that it is started.
+func TestNodeOptions(t *testing.T) {
+	t.Parallel()
+	starts := 0
+	n := xmtptest.New(t, xmtptest.WithNodeOptions(func(o *node.Options) {
+		starts++
+		o.ReadOnly = starts > 1
+	}))
+	converse(t, n.Client("alice"), n.Client("bob"))
+	n.Restart()
+	if _, err := xmtp.NewClient(t.Context(), n.Signer("carol"), n.Options("carol")...); err == nil {
+		t.Error("registered with a node that takes nothing")
+	}
+}
