@@ -91,45 +91,6 @@ func TestAddressWithoutInbox(t *testing.T) {
 	}
 }
 
-func TestMessageWaitsForTheNode(t *testing.T) {
-	ctx := t.Context()
-	data := t.TempDir()
-	run := func(listen string) *node.Node {
-		return must(node.Start(ctx, node.Options{Listen: listen, Data: data}))(t)
-	}
-	n := run("127.0.0.1:0")
-	address := n.Addr()
-	alice, bob := newClient(t, "http://"+address), newClient(t, "http://"+address)
-	chat := must(alice.DM(ctx, bob.Address()))(t)
-	must(chat.SendText(ctx, "with the node"))(t)
-	check(t, n.Close())
-
-	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-	defer cancel()
-	m, err := chat.SendText(short, "without the node")
-	if !errors.Is(err, ErrNotPublished) || m == nil || m.Delivery != Unpublished {
-		t.Fatalf("got %v, %+v", err, m)
-	}
-	n = run(address)
-	t.Cleanup(func() { n.Close() })
-	// Connections come back in their own time.
-	for {
-		if err := chat.Sync(ctx); err == nil {
-			break
-		} else if ctx.Err() != nil {
-			t.Fatal(err)
-		}
-	}
-	must(chat.SendText(ctx, "with the node again"))(t)
-	want := []string{"with the node", "without the node", "with the node again"}
-	if got := texts(t, inConversation(t, bob, chat.ID())); !cmp.Equal(got, want) {
-		t.Errorf("bob reads %q", got)
-	}
-	if got := texts(t, chat); !cmp.Equal(got, want) {
-		t.Errorf("alice reads %q", got)
-	}
-}
-
 func TestSecondInstallationIsLetIn(t *testing.T) {
 	url := startNode(t)
 	ctx := t.Context()

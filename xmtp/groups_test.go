@@ -383,24 +383,6 @@ func TestGroupLeave(t *testing.T) {
 	}
 }
 
-// Whoever can removes who has left, by itself.
-func TestGroupLeaveInTheBackground(t *testing.T) {
-	url := startNode(t)
-	ctx := t.Context()
-	alice, bob := newClient(t, url), newClient(t, url)
-	a := must(alice.NewGroup(ctx, GroupOptions{}, bob.InboxID()))(t)
-	b := inConversation(t, bob, a.ID())
-	go func() {
-		for range alice.StreamAllMessages(ctx) {
-		}
-	}()
-	check(t, b.Leave(ctx))
-	for must(b.IsActive())(t) {
-		check(t, sleep(ctx, 50*time.Millisecond))
-		check(t, b.Sync(ctx))
-	}
-}
-
 // A group that asks for a newer version waits, and goes on after an update.
 func TestGroupPaused(t *testing.T) {
 	url := startNode(t)

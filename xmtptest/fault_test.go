@@ -286,14 +286,16 @@ func TestNodeEnds(t *testing.T) {
 // The options of the node are those of the test, each time that it is started.
 func TestNodeOptions(t *testing.T) {
 	t.Parallel()
-	starts := 0
-	n := xmtptest.New(t, xmtptest.WithNodeOptions(func(o *node.Options) {
-		starts++
-		o.ReadOnly = starts > 1
-	}))
-	converse(t, n.Client("alice"), n.Client("bob"))
-	n.Restart()
-	if _, err := xmtp.NewClient(t.Context(), n.Signer("carol"), n.Options("carol")...); err == nil {
-		t.Error("registered with a node that takes nothing")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		starts := 0
+		n := xmtptest.New(t, xmtptest.WithNodeOptions(func(o *node.Options) {
+			starts++
+			o.ReadOnly = starts > 1
+		}))
+		converse(t, n.Client("alice"), n.Client("bob"))
+		n.Restart()
+		if _, err := xmtp.NewClient(t.Context(), n.Signer("carol"), n.Options("carol")...); err == nil {
+			t.Error("registered with a node that takes nothing")
+		}
+	})
 }

@@ -13,8 +13,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/go-xmtp/go-xmtp/xmtp"
 	"github.com/go-xmtp/go-xmtp/xmtptest"
@@ -162,18 +160,19 @@ func TestLeftOpen(t *testing.T) {
 
 // What node and clients log goes where the test wants it, with the client's name.
 func TestLogger(t *testing.T) {
-	var log bytes.Buffer
-	n := xmtptest.New(t, xmtptest.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-	n.Client("alice", xmtp.WithoutWorkers())
-	n.Cut("bob")
-	_, err := xmtp.NewClient(t.Context(), n.Signer("bob"), n.Options("bob")...)
-	if status.Code(err) != codes.Unavailable {
-		t.Errorf("cut off: %v", err)
-	}
-	n.Close()
-	if got := log.String(); !strings.Contains(got, "node started") || !strings.Contains(got, "node ended") {
-		t.Errorf("logged: %s", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		n := xmtptest.New(t, xmtptest.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		n.Client("alice")
+		n.Cut("alice")
+		time.Sleep(10 * time.Minute) // so that a worker fails
+		n.Close()
+		for _, want := range []string{"node started", "node ended", "client=alice"} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("nothing of %q in: %s", want, log.String())
+			}
+		}
+	})
 }
 
 // Many clients are there soon.
