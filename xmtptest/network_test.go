@@ -2,6 +2,7 @@ package xmtptest_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -163,9 +164,14 @@ func TestLogger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		n := xmtptest.New(t, xmtptest.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-		n.Client("alice")
+		alice := n.Client("alice")
+		go func() {
+			for range alice.StreamAllMessages(context.Background()) {
+			}
+		}()
+		synctest.Wait()
 		n.Cut("alice")
-		time.Sleep(10 * time.Minute) // so that a worker fails
+		synctest.Wait()
 		n.Close()
 		for _, want := range []string{"node started", "node ended", "client=alice"} {
 			if !strings.Contains(log.String(), want) {
