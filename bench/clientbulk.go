@@ -2,11 +2,17 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 )
 
 // backlog makes conversations with a new client of each party for each turn, and sends
@@ -167,10 +173,24 @@ func databaseSize(path string) (size, log int64, err error) {
 }
 
 // stream measures how long after the node has numbered a message a stream delivers it.
-// The author publishes it for both.
-func (b *clientBench) stream(ctx context.Context) error {
+// The author publishes it for both. The node keeps all in memory: else most of the time
+// is that of its disk, the same for both, and with it their differences are hidden.
+func (b *clientBench) stream(ctx context.Context) (err error) {
 	p50 := b.compare("publish to delivery on a stream, p50", milliseconds, bound{atMost: 1. / 2})
 	p99 := b.compare("publish to delivery on a stream, p99", milliseconds, bound{atMost: 1. / 2})
+	on := *b
+	if on.node, err = startNode(ctx, b.xmtp, ""); err != nil {
+		return err
+	}
+	defer on.node.stop()
+	if on.author, err = on.newPeer(ctx); err != nil {
+		return err
+	}
+	defer func() { b.clients = on.clients }() // whose names are theirs alone
+	return on.deliveries(ctx, p50, p99)
+}
+
+func (b *clientBench) deliveries(ctx context.Context, p50, p99 *comparison) error {
 	clients, err := b.newClients(ctx)
 	if err != nil {
 		return err
@@ -182,7 +202,13 @@ func (b *clientBench) stream(ctx context.Context) error {
 		}
 	}
 	const texts = 200
-	return b.alternate("stream", func(_ int, p party) error {
+	var bare []time.Duration
+	err = b.alternate("stream", func(_ int, p party) error {
+		subscriber, err := b.bareSubscriber(ctx, groups[p][0])
+		if err != nil {
+			return err
+		}
+		defer subscriber.stop()
 		if _, err := b.author.do(ctx, request{Op: "send", Conversations: groups[p], Tag: "stream", Count: texts, Size: 100, Every: 8 * time.Millisecond}); err != nil {
 			return err
 		}
@@ -195,8 +221,81 @@ func (b *clientBench) stream(ctx context.Context) error {
 		}
 		p50.addTimes(p, percentile(slices.Clone(got.Took), 0.5))
 		p99.addTimes(p, percentile(slices.Clone(got.Took), 0.99))
-		return nil
+		late, err := subscriber.take(texts)
+		bare = append(bare, late...)
+		return err
 	})
+	p50.note = fmt.Sprintf("a subscriber that is no client: %s", milliseconds.format(float64(percentile(bare, 0.5))))
+	p99.note = fmt.Sprintf("a subscriber that is no client: %s", milliseconds.format(float64(percentile(bare, 0.99))))
+	return err
+}
+
+// A subscriber takes what comes of a group without looking into it: no client can be
+// faster.
+type subscriber struct {
+	stop func()
+	late chan time.Duration
+}
+
+func (b *clientBench) bareSubscriber(ctx context.Context, id string) (*subscriber, error) {
+	group, err := hex.DecodeString(id)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient("passthrough:///"+b.node.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	newest, err := mlsapi.NewMlsApiClient(conn).GetNewestGroupMessage(ctx, &mlsapi.GetNewestGroupMessageRequest{GroupIds: [][]byte{group}})
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := mlsapi.NewMlsApiClient(conn).SubscribeGroupMessages(ctx, &mlsapi.SubscribeGroupMessagesRequest{
+		Filters: []*mlsapi.SubscribeGroupMessagesRequest_Filter{{GroupId: group, IdCursor: newest.Responses[0].GetGroupMessage().GetV1().GetId()}},
+	})
+	if err == nil {
+		_, err = stream.Header() // it is open then
+	}
+	if err != nil {
+		cancel()
+		return nil, errors.Join(err, conn.Close())
+	}
+	s := &subscriber{late: make(chan time.Duration, 10_000)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer close(s.late)
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			select {
+			case s.late <- time.Since(time.Unix(0, int64(m.GetV1().GetCreatedNs()))):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	s.stop = func() {
+		cancel()
+		<-done
+		_ = conn.Close()
+	}
+	return s, nil
+}
+
+// take returns how late so many messages were.
+func (s *subscriber) take(n int) (all []time.Duration, err error) {
+	for range n {
+		late, ok := <-s.late
+		if !ok {
+			return nil, errors.New("the bare subscriber's stream has ended")
+		}
+		all = append(all, late)
+	}
+	return all, nil
 }
 
 // streaming opens a stream of a client that is in a group with the author, and waits

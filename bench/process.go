@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -137,12 +138,17 @@ func startEcho(ctx context.Context) (*process, error) {
 	return launch(command, (*exec.Cmd).StdoutPipe, func(line string) string { return line })
 }
 
-// startNode starts a node on a directory as an operator would, with metrics.
+// startNode starts a node on a directory as an operator would, with metrics; without
+// a directory it keeps all in memory.
 func startNode(ctx context.Context, program, data string, flags ...string) (*process, error) {
-	command := exec.CommandContext(ctx, program, append([]string{
-		"node", "--data", data, "--listen", "127.0.0.1:0", "--web-listen", "off", "--history-listen", "off",
+	place := []string{"--data", data}
+	if data == "" {
+		place = []string{"--ephemeral"}
+	}
+	command := exec.CommandContext(ctx, program, slices.Concat([]string{
+		"node", "--listen", "127.0.0.1:0", "--web-listen", "off", "--history-listen", "off",
 		"--metrics-listen", "127.0.0.1:0", "--log-format", "json",
-	}, flags...)...)
+	}, place, flags)...)
 	begin := time.Now()
 	p, err := launch(command, (*exec.Cmd).StderrPipe, func(line string) string {
 		var said struct{ Msg, Listen string }
