@@ -2,6 +2,7 @@ package mls
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
@@ -61,6 +62,11 @@ type Client struct {
 
 	// Extensions are the extensions of the leaf.
 	Extensions []Extension
+
+	// GREASE puts values that mean nothing into the capabilities, the extensions of the
+	// leaf and those of key packages, so that peers that choke on what they don't know
+	// are found early (§13.5).
+	GREASE bool
 }
 
 // leaf makes the fields of a leaf that is still without source, encryption key and
@@ -75,6 +81,10 @@ func (c Client) leaf() leafFields {
 	}
 	if caps.Credentials == nil {
 		caps.Credentials = []CredentialType{c.Credential.Type}
+	}
+	if c.GREASE {
+		caps = grease(caps)
+		c.Extensions = append(slices.Clip(c.Extensions), greaseExtension(caps, 0))
 	}
 	return leafFields{
 		signatureKey:   c.Signer.Public(),

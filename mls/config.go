@@ -37,6 +37,14 @@ type Config struct {
 	// returns.
 	PreSharedKey func(PreSharedKeyID) ([]byte, error)
 
+	// GREASE puts an extension that means nothing into GroupInfos (§13.5); see
+	// [Client].GREASE.
+	GREASE bool
+
+	// IgnoreReInit lets ReInit proposals change nothing, also beside others: for groups
+	// with members who go on as if there were none, as those of OpenMLS do.
+	IgnoreReInit bool
+
 	// Suites are cipher suites beyond those of this package.
 	Suites []*Suite
 
@@ -49,7 +57,8 @@ type Config struct {
 	// byte for byte.
 	SameIdentity func(a, b Credential) bool
 
-	predecessor *predecessor // of a group in the making
+	predecessor *predecessor           // of a group in the making
+	appData     map[ComponentID][]byte // of a commit in the making
 }
 
 // Windows bounds what is accepted late or out of order (§9.2, §15.3). Wider ones

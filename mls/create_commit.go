@@ -28,6 +28,10 @@ type CommitOptions struct {
 	// it says. The Signer is used from the next epoch on.
 	Leaf *Client
 
+	// AppData are the new data of the components that the commit updates, which an
+	// [AppDataError] asks for.
+	AppData map[ComponentID][]byte
+
 	// AuthenticatedData goes along unencrypted (§6.3.1).
 	AuthenticatedData []byte
 
@@ -214,7 +218,9 @@ func (b *commitBuilder) collect() error {
 		}
 	}
 	var err error
-	b.outcome, err = g.current.apply(b.list, memberAt(g.current.own), &g.config)
+	config := g.config
+	config.appData = b.opts.AppData
+	b.outcome, err = g.current.apply(b.list, memberAt(g.current.own), &config)
 	return err
 }
 
@@ -387,6 +393,7 @@ func (b *commitBuilder) welcome() ([]byte, error) {
 		info.extensions = append(info.extensions, Extension{ExtensionRatchetTree, o.tree.append(nil)})
 	}
 	info.extensions = append(info.extensions, b.opts.GroupInfoExtensions...)
+	info.grease(&b.g.config)
 	err := info.sign(b.signer)
 	if err != nil {
 		return nil, err

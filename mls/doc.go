@@ -40,9 +40,12 @@
 //
 // # Scope
 //
-// The package has cipher suites 1, 2, 3, 5 and 7; package x448 has 4 and 6, and there
-// are post-quantum ones ([XWingAES128SHA256Ed25519]). It decodes, but doesn't process,
-// AppDataUpdate.
+// The package is all of the RFC, with cipher suites 1, 2, 3, 5 and 7; package x448 has
+// 4 and 6, and there are post-quantum ones ([XWingAES128SHA256Ed25519]). Of
+// draft-ietf-mls-extensions it has SelfRemove, application data in the group context
+// ([UnresolvedCommit]) and in commits ([AppEphemeral]), the pre-shared keys of components
+// and the forward-secure exporter ([Group.SafeExport]). Credentials are judged by the
+// application, X.509 chains too ([Credential.Certificates]).
 //
 // Section signs (§) in this package are sections of RFC 9420.
 package mls

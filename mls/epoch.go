@@ -25,6 +25,7 @@ type epoch struct {
 
 	reinit *ReInit // the group is closed and goes on elsewhere (§11.2)
 	entry  []byte  // the hash of the external commit by which we came in
+	export *schedule.ExportTree
 }
 
 // begin derives the epoch that follows by the proposals of o (§8). initSecret is that
@@ -47,6 +48,7 @@ func (e *epoch) begin(o *outcome, confirmedHash []byte, keys privateKeys,
 // derive fills in what comes from the epoch secret.
 func (e *epoch) derive(epochSecret suite.Secret, window secrettree.Window) {
 	e.secrets = schedule.Derive(e.suite, epochSecret)
+	e.export = schedule.NewExportTree(e.suite, epochSecret)
 	e.messages = secrettree.New(e.suite, e.tree.size, e.secrets.Encryption, window)
 	e.secrets.Encryption.Wipe()
 	e.secrets.Encryption = nil
@@ -76,6 +78,7 @@ func (e *epoch) setTag(tag []byte) {
 // also in keep stay.
 func (e *epoch) wipe(keep privateKeys) {
 	e.secrets.Wipe()
+	e.export.Wipe()
 	e.messages.Wipe()
 	e.keys.wipeExcept(keep)
 }

@@ -261,6 +261,7 @@ func (g *Group) publicInfo(opts GroupInfoOptions) ([]byte, error) {
 		info.extensions = append(info.extensions, Extension{ExtensionRatchetTree, g.RatchetTree()})
 	}
 	info.extensions = append(info.extensions, opts.Extensions...)
+	info.grease(&g.config)
 	if err := info.sign(signer); err != nil {
 		return nil, err
 	}

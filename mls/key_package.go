@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -121,6 +122,9 @@ func NewKeyPackage(c Client, opts KeyPackageOptions) (*PrivateKeyPackage, error)
 	leaf, err := f.sign(c.Signer, nil, 0)
 	if err != nil {
 		return nil, fmt.Errorf("mls: new key package: %w", err)
+	}
+	if c.GREASE {
+		opts.Extensions = append(slices.Clip(opts.Extensions), greaseExtension(leaf.Capabilities(), 1))
 	}
 	kp := &KeyPackage{version: MLS10, suite: c.CipherSuite, initKey: initKey.Public, leaf: leaf, extensions: opts.Extensions}
 	unsigned := kp.appendUnsigned(nil)

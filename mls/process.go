@@ -11,7 +11,7 @@ import (
 )
 
 // Event is what a received message was: an [*ApplicationMessage], a
-// [*ReceivedProposal], a [*StagedCommit] or an [*OwnMessage].
+// [*ReceivedProposal], a [*StagedCommit], an [*UnresolvedCommit] or an [*OwnMessage].
 type Event interface{ isEvent() }
 
 // ApplicationMessage is application data of another member (§15).
@@ -83,15 +83,22 @@ func (g *Group) process(message []byte) (*Pending[Event], error) {
 			return p, nil
 		}
 	}
+	var p *Pending[Event]
+	var err error
 	switch m.format {
 	case WireFormatPrivateMessage:
-		return g.processPrivate(m.private)
+		p, err = g.processPrivate(m.private)
 	case WireFormatPublicMessage:
 		// What is kept of a handshake must not alias the caller's bytes.
 		m = readMessage(wire.NewReader(bytes.Clone(message)))
-		return g.processPublic(m.public)
+		p, err = g.processPublic(m.public)
+	default:
+		return nil, fmt.Errorf("%w: %d", ErrWireFormat, m.format)
 	}
-	return nil, fmt.Errorf("%w: %d", ErrWireFormat, m.format)
+	if u, ok := errors.AsType[*unresolvedError](err); ok {
+		return g.unresolved(u, message)
+	}
+	return p, err
 }
 
 func (m *Message) isCommit() bool {
@@ -175,6 +182,9 @@ func (g *Group) handshake(m *authenticatedContent, use *secrettree.Use) (*Pendin
 		return g.receiveProposal(m, use)
 	}
 	tr, err := g.stage(m)
+	if asked, ok := errors.AsType[*AppDataError](err); ok {
+		return nil, &unresolvedError{asked, m.content}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("commit of %v: %w", m.content.sender, err)
 	}

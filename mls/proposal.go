@@ -47,7 +47,7 @@ type GroupContextExtensions struct{ Extensions []Extension }
 // AppDataUpdate proposes to change a component of the group's application data
 // (draft-ietf-mls-extensions). Update is unused if Remove is set.
 type AppDataUpdate struct {
-	Component uint16
+	Component ComponentID
 	Remove    bool
 	Update    []byte
 }
@@ -55,7 +55,7 @@ type AppDataUpdate struct {
 // AppEphemeral carries application data that belongs to a commit
 // (draft-ietf-mls-extensions).
 type AppEphemeral struct {
-	Component uint16
+	Component ComponentID
 	Data      []byte
 }
 
@@ -129,7 +129,7 @@ const (
 )
 
 func (p AppDataUpdate) appendBody(b []byte) []byte {
-	b = wire.AppendUint16(b, p.Component)
+	b = wire.AppendUint16(b, uint16(p.Component))
 	if p.Remove {
 		return append(b, appDataRemove)
 	}
@@ -137,7 +137,7 @@ func (p AppDataUpdate) appendBody(b []byte) []byte {
 }
 
 func (p AppEphemeral) appendBody(b []byte) []byte {
-	return wire.AppendOpaque(wire.AppendUint16(b, p.Component), p.Data)
+	return wire.AppendOpaque(wire.AppendUint16(b, uint16(p.Component)), p.Data)
 }
 
 func appendProposal(b []byte, p Proposal) []byte {
@@ -166,7 +166,7 @@ func readProposalBody(r *wire.Reader, t ProposalType) Proposal {
 	case ProposalGroupContextExtensions:
 		return GroupContextExtensions{readExtensions(r)}
 	case ProposalAppDataUpdate:
-		p := AppDataUpdate{Component: r.Uint16()}
+		p := AppDataUpdate{Component: ComponentID(r.Uint16())}
 		switch op := r.Uint8(); op {
 		case appDataUpdate:
 			p.Update = r.Opaque()
@@ -177,7 +177,7 @@ func readProposalBody(r *wire.Reader, t ProposalType) Proposal {
 		}
 		return p
 	case ProposalAppEphemeral:
-		return AppEphemeral{r.Uint16(), r.Opaque()}
+		return AppEphemeral{ComponentID(r.Uint16()), r.Opaque()}
 	case ProposalSelfRemove:
 		return SelfRemove{}
 	default:
@@ -188,10 +188,11 @@ func readProposalBody(r *wire.Reader, t ProposalType) Proposal {
 // PSKType tells where a pre-shared key is from (§8.4).
 type PSKType uint8
 
-// The types of pre-shared keys (§8.4).
+// The types of pre-shared keys (§8.4; application: draft-ietf-mls-extensions).
 const (
-	PSKExternal   PSKType = 1
-	PSKResumption PSKType = 2
+	PSKExternal    PSKType = 1
+	PSKResumption  PSKType = 2
+	PSKApplication PSKType = 3
 )
 
 // ResumptionPSKUsage tells what a resumption PSK is used for (§8.4).
@@ -204,23 +205,27 @@ const (
 	ResumptionBranch      ResumptionPSKUsage = 3
 )
 
-// PreSharedKeyID names a pre-shared key (§8.4): an external one by ID, one that
-// resumes a group by Usage, GroupID and Epoch. A proposal that is made without
-// Nonce gets a fresh one.
+// PreSharedKeyID names a pre-shared key (§8.4): an external one by ID, one of an
+// application component by Component and ID, one that resumes a group by Usage,
+// GroupID and Epoch. A proposal that is made without Nonce gets a fresh one.
 type PreSharedKeyID struct {
-	Type    PSKType
-	ID      []byte
-	Usage   ResumptionPSKUsage
-	GroupID []byte
-	Epoch   uint64
-	Nonce   []byte
+	Type      PSKType
+	Component ComponentID
+	ID        []byte
+	Usage     ResumptionPSKUsage
+	GroupID   []byte
+	Epoch     uint64
+	Nonce     []byte
 }
 
 func (id PreSharedKeyID) append(b []byte) []byte {
 	b = append(b, byte(id.Type))
-	if id.Type == PSKExternal {
+	switch id.Type {
+	case PSKExternal:
 		b = wire.AppendOpaque(b, id.ID)
-	} else {
+	case PSKApplication:
+		b = wire.AppendOpaque(wire.AppendUint16(b, uint16(id.Component)), id.ID)
+	default:
 		b = append(b, byte(id.Usage))
 		b = wire.AppendOpaque(b, id.GroupID)
 		b = wire.AppendUint64(b, id.Epoch)
@@ -232,6 +237,9 @@ func readPreSharedKeyID(r *wire.Reader) PreSharedKeyID {
 	id := PreSharedKeyID{Type: PSKType(r.Uint8())}
 	switch id.Type {
 	case PSKExternal:
+		id.ID = r.Opaque()
+	case PSKApplication:
+		id.Component = ComponentID(r.Uint16())
 		id.ID = r.Opaque()
 	case PSKResumption:
 		id.Usage = ResumptionPSKUsage(r.Uint8())

@@ -69,8 +69,8 @@ func invalidProposal(format string, args ...any) error {
 }
 
 // apply checks a list of proposals and applies it to a copy of the tree (§12.2,
-// §12.3), in the RFC's order: extensions, updates, removes, adds, PSKs, and at last
-// the place of a committer who joins. The zero Sender is for a proposal that isn't
+// §12.3), in the RFC's order: extensions, updates, removes, adds, PSKs, then the place
+// of a committer who joins, and application data. The zero Sender is for a proposal that isn't
 // committed yet.
 func (e *epoch) apply(list []listedProposal, committer Sender, config *Config) (*outcome, error) {
 	o := &outcome{
@@ -101,6 +101,9 @@ func (e *epoch) apply(list []listedProposal, committer Sender, config *Config) (
 	}
 	if o.external {
 		o.committer = o.tree.place()
+	}
+	if err := o.applyAppData(e, list, config); err != nil {
+		return nil, err
 	}
 	if err := o.checkLeaves(e); err != nil {
 		return nil, err
@@ -151,6 +154,9 @@ func (o *outcome) sort(e *epoch, list []listedProposal, config *Config) error {
 				err = invalidProposal("two GroupContextExtensions")
 			}
 		case ReInit:
+			if config.IgnoreReInit {
+				break
+			}
 			o.reinit = &v
 			switch {
 			case len(list) > 1:
@@ -162,6 +168,8 @@ func (o *outcome) sort(e *epoch, list []listedProposal, config *Config) error {
 			err = invalidProposal("ExternalInit in a member's commit")
 		case AppEphemeral:
 			special = append(special, ProposalAppEphemeral)
+		case AppDataUpdate:
+			special = append(special, ProposalAppDataUpdate)
 		case CustomProposal:
 			special = append(special, v.Type)
 			o.needsPath = o.needsPath || slices.Contains(config.PathProposals, v.Type)
@@ -208,6 +216,7 @@ func (o *outcome) applyExtensions(e *epoch, list []listedProposal) error {
 			return err
 		}
 		o.extensions, o.requires = v.Extensions, q
+		return o.checkDictionary(e)
 	}
 	return nil
 }

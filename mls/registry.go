@@ -58,13 +58,14 @@ func (t ContentType) String() string {
 // doesn't know are carried along.
 type ExtensionType uint16
 
-// The extensions that the package knows (§17.3; last resort: draft-ietf-mls-extensions).
+// The extensions that the package knows (§17.3; the last two: draft-ietf-mls-extensions).
 const (
 	ExtensionApplicationID        ExtensionType = 1
 	ExtensionRatchetTree          ExtensionType = 2
 	ExtensionRequiredCapabilities ExtensionType = 3
 	ExtensionExternalPub          ExtensionType = 4
 	ExtensionExternalSenders      ExtensionType = 5
+	ExtensionAppDataDictionary    ExtensionType = 6
 	ExtensionLastResort           ExtensionType = 0x000a
 )
 

@@ -307,6 +307,7 @@ func (g *Group) merge(tr *transition, use *secrettree.Use) (changes func() []Rec
 		old.keys.wipeExcept(g.current.keys)
 		old.secrets.SenderData, old.secrets.Resumption = nil, nil // the past epoch has them now
 		old.secrets.Wipe()
+		old.export.Wipe()
 		for len(g.past) > g.config.windows().PastEpochs {
 			last := len(g.past) - 1
 			g.past[last].wipe()
@@ -340,6 +341,8 @@ func (g *Group) leave() {
 	g.inactive = true
 	e.keys.wipeExcept(nil)
 	e.keys = nil
+	e.export.Wipe()
+	e.export = nil
 	for _, secret := range []*suite.Secret{
 		&e.secrets.Exporter, &e.secrets.External, &e.secrets.Confirmation,
 		&e.secrets.Membership, &e.secrets.Resumption, &e.secrets.Init,

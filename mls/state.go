@@ -129,6 +129,7 @@ const (
 	fieldInactive = 6 // 1 after our removal
 	fieldReInit   = 7 // body of the ReInit that closed the group
 	fieldEntry    = 8 // hash of the external commit by which we came in
+	fieldExport   = 9 // schedule.ExportTree; empty after our removal, and in old records
 
 	fieldHash     = 16 // of the message of our commit
 	fieldContent  = 17 // FramedContent of our commit, without the nodes of its path
@@ -157,7 +158,10 @@ func (e *epoch) appendFields(b []byte) []byte {
 	if e.reinit != nil {
 		b = appendField(b, fieldReInit, e.reinit.appendBody(nil))
 	}
-	return appendField(b, fieldEntry, e.entry)
+	b = appendField(b, fieldEntry, e.entry)
+	tree := e.export.Append(nil)
+	defer clear(tree)
+	return appendField(b, fieldExport, tree)
 }
 
 func (e *epoch) readFields(f *fields) {
@@ -165,6 +169,7 @@ func (e *epoch) readFields(f *fields) {
 	e.interim = bytes.Clone(f.take(fieldInterim))
 	f.read(fieldSecrets, func(r *wire.Reader) { e.secrets = schedule.Read(e.suite, r) })
 	e.entry = bytes.Clone(f.take(fieldEntry))
+	f.read(fieldExport, func(r *wire.Reader) { e.export = schedule.ReadExportTree(e.suite, r) })
 	if body := f.take(fieldReInit); body != nil && f.err == nil {
 		r := wire.NewReader(bytes.Clone(body))
 		if v, ok := readProposalBody(r, ProposalReInit).(ReInit); ok {
@@ -267,7 +272,7 @@ func (g *Group) mergeRecords(tr *transition, use *secrettree.Use) []Record {
 	}
 	if tr.next == nil {
 		left := *e
-		left.keys = nil
+		left.keys, left.export = nil, nil
 		left.secrets = &schedule.Epoch{SenderData: e.secrets.SenderData, Authenticator: e.secrets.Authenticator}
 		return append(records, g.epochRecord(&left, true))
 	}

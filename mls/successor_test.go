@@ -142,6 +142,18 @@ func TestReInitRules(t *testing.T) {
 	agree(t, team[:2])
 }
 
+// Members can go on as if ReInit were nothing.
+func TestIgnoreReInit(t *testing.T) {
+	team := newTeam(t, testSuite, 3, Config{IgnoreReInit: true})
+	tell(team, team[0], team[0].commit(CommitOptions{Proposals: []Proposal{ReInit{Version: MLS10}, Remove{2}}}))
+	team = team[:2]
+	agree(t, team)
+	chat(t, team)
+	if _, closed := team[1].group.ReInit(); closed {
+		t.Error("the group is closed")
+	}
+}
+
 // Some members branch off, at an epoch that others have left behind (§11.3).
 func TestBranch(t *testing.T) {
 	team := newTeam(t, testSuite, 4, Config{})

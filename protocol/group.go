@@ -69,7 +69,7 @@ func IsVerdict(err error) bool {
 // send are padded to length classes ([Padding]); commits never are.
 func GroupConfig(pad bool) mls.Config {
 	windows := mls.DefaultWindows()
-	config := mls.Config{OneFormat: true, Windows: &windows}
+	config := mls.Config{OneFormat: true, IgnoreReInit: true, Windows: &windows}
 	if pad {
 		config.Padding = func(t mls.ContentType, n int) int {
 			if t != mls.ContentTypeApplication {
