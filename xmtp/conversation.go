@@ -235,7 +235,7 @@ func (c *Client) sync(ctx context.Context) error {
 		if !more || ctx.Err() != nil {
 			return err
 		}
-		if round == maxWelcomeRounds {
+		if round >= c.options.welcomeRounds {
 			return errors.Join(err, c.noteFlood())
 		}
 	}

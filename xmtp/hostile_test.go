@@ -79,12 +79,17 @@ type hostile struct {
 	missing           []string // texts that alice will never have
 }
 
-func newHostile(t *testing.T, url string) *hostile {
+func newHostile(t *testing.T, url string, list ...Option) *hostile {
 	t.Helper()
-	h := &hostile{url: url, proxy: newProxy(t, url)}
+	return withHostile(t, url, newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers()), list...)
+}
+
+// withHostile makes alice and her conversations with others who are there.
+func withHostile(t *testing.T, url string, bob, carol *Client, list ...Option) *hostile {
+	t.Helper()
+	h := &hostile{url: url, proxy: newProxy(t, url), bob: bob, carol: carol}
 	clock := WithClock(func() time.Time { return time.Now().Add(time.Duration(h.later.Load())) })
-	h.alice = newClient(t, h.proxy.url, WithoutWorkers(), clock)
-	h.bob, h.carol = newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers())
+	h.alice = newClient(t, h.proxy.url, append(list, WithoutWorkers(), clock)...)
 	ctx := t.Context()
 	h.group = must(h.alice.NewGroup(ctx, GroupOptions{}, h.bob.InboxID()))(t)
 	h.other = must(h.alice.DM(ctx, h.carol.InboxID()))(t)
@@ -210,6 +215,7 @@ func (h *hostile) refused(t *testing.T, reason error) {
 func TestHostileNode(t *testing.T) {
 	t.Parallel()
 	url := startNode(t)
+	bob, carol := newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers())
 	for _, test := range []struct {
 		name string
 		run  func(t *testing.T, h *hostile)
@@ -260,7 +266,7 @@ func TestHostileNode(t *testing.T) {
 				}
 			})
 			h.later.Add(int64(2 * auditPeriod))
-			known := must(h.alice.InboxStates(t.Context(), h.bob.InboxID()))(t)[0]
+			known := must(h.alice.InboxHistory(t.Context(), h.bob.InboxID()))(t)[0]
 			alert := want(t, h.alice, IdentityRewritten{h.bob.InboxID(), known.SequenceID}, true)
 			if len(alert.Hash) != 32 || len(alert.Evidence) == 0 {
 				t.Errorf("%+v", alert)
@@ -273,12 +279,12 @@ func TestHostileNode(t *testing.T) {
 				}
 			})
 			h.later.Add(int64(2 * auditPeriod))
-			known := must(h.alice.StoredInboxStates(h.bob.InboxID()))(t)[0]
+			log := must(h.alice.inboxes.known(h.bob.InboxID()))(t)
 			// What follows is held against what is known: an inbox is created once.
 			if _, err := h.alice.InboxStates(t.Context(), h.bob.InboxID()); !errors.Is(err, ErrInvalidInbox) {
 				t.Error(err)
 			}
-			want(t, h.alice, IdentityRewritten{h.bob.InboxID(), known.SequenceID}, true)
+			want(t, h.alice, IdentityRewritten{h.bob.InboxID(), log.numbers[0]}, true)
 		}},
 		{"an identity update with a wrong signature", func(t *testing.T, h *hostile) {
 			dave := newClient(t, h.url, WithoutWorkers())
@@ -684,7 +690,7 @@ func TestHostileNode(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			h := newHostile(t, url)
+			h := withHostile(t, url, bob, carol)
 			test.run(t, h)
 			if t.Failed() {
 				return

@@ -161,10 +161,10 @@ func garbages() []garbage {
 	}
 	text := xmtpType("text", 1)
 	nested := []byte("x")
-	for range 2000 {
+	for range 200 {
 		nested = encoded(content.Encoded{Type: xmtpType("reply", 1), Parameters: map[string]string{"reference": "00"}, Content: nested})
 	}
-	bomb := zipped(make([]byte, 30<<20))
+	bomb := bytes.Repeat(zipped(make([]byte, 1<<20)), 30)
 	about := func(name string, major uint32, body func(target string) []byte) func(string) []byte {
 		return func(target string) []byte {
 			return envelope(encoded(content.Encoded{Type: xmtpType(name, major), Parameters: map[string]string{"reference": target}, Content: body(target)}), name+target)
@@ -190,7 +190,7 @@ func garbages() []garbage {
 		{"a bomb", plainly(envelope(encoded(content.Encoded{Type: text, Compression: content.GZIP, Content: bomb}), "f")), ""},
 		{"a bomb in a bomb", plainly(envelope(encoded(content.Encoded{Type: text, Compression: content.GZIP, Content: zipped(bomb)}), "g")), ""},
 		{"compressed by nothing known", plainly(envelope(encoded(content.Encoded{Type: text, Compression: 77, Content: []byte("x")}), "h")), ""},
-		{"a reply in a reply, 2,000 times", plainly(envelope(nested, "i")), ""},
+		{"a reply in a reply, 200 times", plainly(envelope(nested, "i")), ""},
 		{"a huge text", plainly(envelope(encoded(content.Encoded{Type: text, Content: bytes.Repeat([]byte("x"), 900_000)}), "j")), ""},
 		{"a reply to nothing", about("reply", 1, func(string) []byte { return nil }), ""},
 		{"a reaction that is none", about("reaction", 2, func(string) []byte { return []byte{0xff} }), ""},
@@ -237,7 +237,6 @@ func unharmed(t *testing.T, h *hostile, m *mallory, said map[string]string) {
 			if message.SenderInboxID == m.inboxID && message.Kind != KindApplication {
 				t.Errorf("mallory's message is of kind %v", message.Kind)
 			}
-			_, _ = v.client.Decode(message)
 			if text := message.Text(); text != "" && message.SenderInboxID != m.inboxID && said[text] != message.SenderInboxID {
 				t.Errorf("%q by %s, it was said by %s", text, message.SenderInboxID, said[text])
 			}
@@ -286,6 +285,11 @@ func TestHostileMembers(t *testing.T) {
 		}
 		if diff := cmp.Diff(info, must(h.group.Info(ctx))(t)); diff != "" {
 			t.Errorf("%s has changed the group:\n%s", g.name, diff)
+		}
+	}
+	for _, message := range must(h.group.Messages(MessageOptions{Hidden: true}))(t) {
+		if _, err := h.alice.Decode(message); err == nil && message.SenderInboxID == m.inboxID && len(message.Text()) < 900_000 && message.Content.Type != content.TypeGroupUpdated {
+			t.Errorf("%v can be decoded", message.Content.Type)
 		}
 	}
 	unharmed(t, h, m, said)
@@ -361,7 +365,7 @@ func TestHostileMembers(t *testing.T) {
 // Random mischief of a member, between what honest members say and change.
 func TestHostileMemberAtRandom(t *testing.T) {
 	t.Parallel()
-	kinds := garbages()
+	kinds := slices.DeleteFunc(garbages(), func(g garbage) bool { return g.name == "a huge text" })
 	h := newHostile(t, startNode(t))
 	m := withMallory(t, h)
 	ctx := t.Context()
@@ -369,11 +373,10 @@ func TestHostileMemberAtRandom(t *testing.T) {
 	target := must(h.group.Messages(MessageOptions{Kind: KindApplication, Limit: 1}))(t)[0].ID
 	i := 0
 	rapid.Check(t, func(rt *rapid.T) {
-		steps := 2
-		if proof {
-			steps = 20
+		if i >= 60 && !proof {
+			return
 		}
-		for range steps {
+		for range 2 {
 			i++
 			switch rapid.IntRange(0, 8).Draw(rt, "step") {
 			case 0, 1:
@@ -408,6 +411,9 @@ func TestHostileMemberAtRandom(t *testing.T) {
 				m.follow()
 			}
 		}
-		unharmed(t, h, m, said)
+		if i%20 == 0 {
+			unharmed(t, h, m, said)
+		}
 	})
+	unharmed(t, h, m, said)
 }

@@ -63,8 +63,10 @@ type options struct {
 	selfUpdate SelfUpdatePolicy
 	visible    time.Duration // how long to wait for the registration to be seen
 	now        func() time.Time
-	vfs        string
-	codecs     content.Codecs
+	// welcomeRounds is how many pages of welcomes one sync takes; tests make it fewer.
+	welcomeRounds int
+	vfs           string
+	codecs        content.Codecs
 }
 
 // WithNode chooses the node: [Local] (the default), [Dev], [Production], or a
@@ -234,7 +236,7 @@ func WithClock(now func() time.Time) Option {
 }
 
 func newOptions(list []Option) (*options, error) {
-	o := &options{given: list, codecs: ownCodecs(), padding: true, nonce: 1, now: time.Now, logger: slog.New(slog.DiscardHandler)}
+	o := &options{given: list, codecs: ownCodecs(), padding: true, nonce: 1, welcomeRounds: maxWelcomeRounds, now: time.Now, logger: slog.New(slog.DiscardHandler)}
 	for _, option := range append([]Option{WithNode(Local)}, list...) {
 		if err := option(o); err != nil {
 			return nil, fmt.Errorf("xmtp: %w", err)
