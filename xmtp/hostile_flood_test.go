@@ -179,17 +179,16 @@ func TestFloodOfPointers(t *testing.T) {
 	}
 	sendWelcomes(t, h.bob, pointers)
 	check(t, h.alice.Sync(ctx)) // each is followed once
-	for range 8 {
+	for i := 0; ; i++ {
 		from := len(h.proxy.since(0))
 		check(t, h.alice.Sync(ctx))
-		if n := countOf(h.proxy.since(from), "QueryWelcomeMessages"); n > 1+deferredPerRound {
-			t.Fatalf("%d look-ups in one sync", n)
+		n := countOf(h.proxy.since(from), "QueryWelcomeMessages")
+		if n == 1 {
+			break // a pause
 		}
-	}
-	from := len(h.proxy.since(0))
-	check(t, h.alice.Sync(ctx))
-	if n := countOf(h.proxy.since(from), "QueryWelcomeMessages"); n > 1 {
-		t.Errorf("%d look-ups, without any pause", n)
+		if n > 1+deferredPerRound || i > 200 {
+			t.Fatalf("%d look-ups in sync %d", n, i)
+		}
 	}
 	check(t, h.alice.db.Update(func(tx *store.Tx) error {
 		return tx.Exec("UPDATE deferred SET attempts = ?", deferredAttempts-2)
