@@ -243,11 +243,13 @@ func unharmed(t *testing.T, h *hostile, m *mallory, said map[string]string) {
 		}
 	}
 	sameEpoch(t, h.group, h.bobs)
-	if diff := cmp.Diff(texts(t, h.group), texts(t, h.bobs)); diff != "" {
-		t.Errorf("alice has (-), bob has (+):\n%s", diff)
+	// Huge texts take cmp.Diff long.
+	there := texts(t, h.group)
+	if !slices.Equal(there, texts(t, h.bobs)) {
+		t.Error("alice and bob have other texts")
 	}
 	for text := range said {
-		if !slices.Contains(texts(t, h.group), text) {
+		if !slices.Contains(there, text) {
 			t.Errorf("%q is gone", text)
 		}
 	}

@@ -29,6 +29,7 @@ const (
 // run under it. packagesWithoutRace is where they are.
 const withoutRace = "^Test(WorkingGroupVectors|Crash.*|PowerCut.*|RolledBack.*|FailedWrites?|DamagedStore|Sweep|Storm" +
 	"|RandomTalk|RandomWalk|Conversation|GroupMembersOutOfReach" +
+	"|Hostile(Node|Members|MemberAtRandom)|NodeLiesAtRandom|WelcomeFlood|FloodOfPointers" +
 	"|S6|SubscribeStalled|S10|T4|T4_.*|T5|I8|I11|LongParts)$"
 
 var packagesWithoutRace = []string{"./mls", "./protocol", "./node", "./node/internal/index", "./xmtp", "./xmtp/internal/store"}
