@@ -67,7 +67,7 @@ func TestConversation(t *testing.T) {
 	converse(t, n.Client("alice"), n.Client("bob"))
 }
 
-// All of it lives in a bubble, where a month takes as long as there is something to do.
+// All of it lives in a bubble, where hours take as long as there is something to do.
 func TestTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := xmtptest.New(t)
@@ -79,10 +79,10 @@ func TestTime(t *testing.T) {
 		if got := texts(t, bob, id); !cmp.Equal(got, []string{"hello", "hello yourself", "soon gone"}) {
 			t.Fatalf("bob reads %q", got)
 		}
-		time.Sleep(24 * time.Hour)
+		time.Sleep(2 * time.Hour)
 		for name, c := range map[string]*xmtp.Client{"alice": alice, "bob": bob} {
 			if got := texts(t, c, id); !cmp.Equal(got, []string{"hello", "hello yourself"}) {
-				t.Errorf("%s reads %q a day later", name, got)
+				t.Errorf("%s reads %q an hour later", name, got)
 			}
 		}
 	})
@@ -111,7 +111,7 @@ func TestReopen(t *testing.T) {
 
 // Tests that run at the same time don't see each other, whatever happens in one.
 func TestParallel(t *testing.T) {
-	for _, name := range []string{"one", "other", "third"} {
+	for _, name := range []string{"one", "other"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := xmtptest.New(t)
