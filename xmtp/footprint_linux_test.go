@@ -104,7 +104,7 @@ func used() (u usage, err error) {
 
 // What a client costs that has a conversation and nothing to do.
 func TestIdleClients(t *testing.T) {
-	clients := 11
+	clients := 6
 	if proof {
 		clients = 1001
 	}
@@ -127,7 +127,7 @@ func TestIdleClients(t *testing.T) {
 
 // Nothing of a client is left when it was closed, or could not be opened.
 func TestNothingLeft(t *testing.T) {
-	clients := 2
+	clients := 1
 	if proof {
 		clients = 500
 	}

@@ -53,7 +53,7 @@ func TestManySendersInOneGroup(t *testing.T) {
 // open: the database never refuses, everything arrives once and in order, at the
 // receiver as on both streams.
 func TestManySendersInManyGroups(t *testing.T) {
-	senders, each := 16, 5
+	senders, each := 8, 5
 	if proof {
 		senders, each = 64, 1000
 	}

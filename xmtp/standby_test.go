@@ -149,7 +149,7 @@ func TestDatabaseInUse(t *testing.T) {
 // One process after the other is killed while it sends, and another that has stood by
 // goes on as the same installation: everything arrives, once, in order.
 func TestStandby(t *testing.T) {
-	rounds := 2
+	rounds := 1
 	if proof {
 		rounds = 100
 	}
