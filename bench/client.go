@@ -360,6 +360,9 @@ func (c *comparison) promise() string {
 func (u unit) format(v float64) string {
 	switch u {
 	case milliseconds:
+		if v >= 1e9 {
+			return fmt.Sprintf("%.3g s", v/1e9)
+		}
 		return fmt.Sprintf("%.3g ms", v/1e6)
 	case rate:
 		return fmt.Sprintf("%.0f/s", v)
