@@ -58,7 +58,7 @@ func stormSeed(t *testing.T) uint64 {
 // comes once, in order, on a plain stream, and on a durable one whose client is closed
 // and opened again all the time.
 func TestStorm(t *testing.T) {
-	conversations, messages := 100, 4_000
+	conversations, messages := 100, 3_000
 	if proof {
 		messages = 100_000
 	}
