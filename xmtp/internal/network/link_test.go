@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -229,9 +230,9 @@ func TestSlowNetwork(t *testing.T) {
 	for _, delay := range []time.Duration{0, 200 * time.Millisecond, 2 * time.Second} {
 		t.Run(delay.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				asked := 0
+				var asked atomic.Int64
 				count := func(ctx context.Context, r any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-					asked++
+					asked.Add(1)
 					return h(ctx, r)
 				}
 				w := serve(t, grpc.UnaryInterceptor(count))
@@ -248,8 +249,8 @@ func TestSlowNetwork(t *testing.T) {
 				default:
 				}
 				// Every ten seconds; while it is slow, others look too.
-				if most := 10*6 + 20; asked > 4*most || delay == 0 && asked > most {
-					t.Errorf("asked %d times in ten minutes", asked)
+				if n, most := asked.Load(), int64(10*6+20); n > 4*most || delay == 0 && n > most {
+					t.Errorf("asked %d times in ten minutes", n)
 				}
 				w.Set(wiretest.Cut)
 				<-ended
