@@ -13,7 +13,6 @@ import (
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlscontents"
 	"github.com/go-xmtp/go-xmtp/protocol"
-	"github.com/go-xmtp/go-xmtp/xmtp/internal/crashtest"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
@@ -462,43 +461,5 @@ func TestCommitLogWithoutANode(t *testing.T) {
 	// What the node has is not published again.
 	if n := len(entries(t, bob, a.row.ID)); n != 1 {
 		t.Errorf("%d entries", n)
-	}
-}
-
-// Crashes at any point of publishing and comparing leave nothing out.
-func TestCrashWhileComparingCommitLogs(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	id := w.group(t)
-	bobs := must(w.bob.Conversation(id))(t)
-	must(bobs.SendText(t.Context(), "consent"))(t)
-	n := 0
-	eachCut(t, 7, func(at cut, loss crashtest.Loss) bool {
-		n++
-		v := must(w.alice.client.Conversation(id))(t)
-		check(t, v.SetName(t.Context(), fmt.Sprint("name ", n)))
-		ctx, cancel := w.alice.armed(t, at)
-		err := w.alice.client.CheckForks(ctx)
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		w.converge(t)
-		wantFork(t, must(w.alice.client.Conversation(id))(t), Healthy)
-		wantFork(t, bobs, Healthy)
-		return came
-	})
-	// What was published twice is passed over.
-	numbers := map[uint64]bool{}
-	for _, c := range must(bobs.DebugInfo(t.Context()))(t).SharedCommitLog {
-		if numbers[c.Number] {
-			t.Errorf("commit %d is there twice", c.Number)
-		}
-		numbers[c.Number] = true
-	}
-	if len(numbers) < n {
-		t.Errorf("%d of %d commits are in the log", len(numbers), n)
 	}
 }

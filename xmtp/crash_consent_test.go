@@ -9,12 +9,10 @@ import (
 )
 
 // Several decisions are stored, or none of them.
-func TestCrashWhileDeciding(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func whileDeciding(t *testing.T, w *world) attempt {
 	id := w.group(t)
 	n := 0
-	eachCut(t, 11, func(at cut, loss crashtest.Loss) bool {
+	return func(at cut, loss crashtest.Loss) bool {
 		n++
 		state := []ConsentState{ConsentDenied, ConsentAllowed}[n%2]
 		_, cancel := w.alice.armed(t, at)
@@ -23,10 +21,7 @@ func TestCrashWhileDeciding(t *testing.T) {
 			Consent{Kind: InboxConsent, Entity: w.bob.InboxID(), State: state},
 		)
 		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
+		came := w.came(t, at, err)
 		w.recover(t, at, loss)
 		group := consentOf(t, w.alice.client, id)
 		inbox := must(w.alice.client.Consent(InboxConsent, w.bob.InboxID()))(t)
@@ -42,17 +37,15 @@ func TestCrashWhileDeciding(t *testing.T) {
 			Consent{Kind: InboxConsent, Entity: w.bob.InboxID(), State: state},
 		))
 		return came
-	})
+	}
 }
 
 // Dave, who was denied, makes another direct message; alice then answers in it.
-func TestCrashWhileADuplicateComes(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func whileADuplicateComes(t *testing.T, w *world) attempt {
 	var dave *Client
 	var first *Conversation
 	var made []string
-	eachCut(t, 89, func(at cut, loss crashtest.Loss) bool {
+	return func(at cut, loss crashtest.Loss) bool {
 		if !proof && at.kind != atWrite && at.n%3 != 1 {
 			return true // of the calls, too, a sample
 		}
@@ -76,10 +69,7 @@ func TestCrashWhileADuplicateComes(t *testing.T) {
 			}
 		}
 		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
+		came := w.came(t, at, err)
 		w.recover(t, at, loss)
 		check(t, w.alice.client.Sync(t.Context()))
 		v := must(w.alice.client.Conversation(first.ID()))(t)
@@ -113,5 +103,25 @@ func TestCrashWhileADuplicateComes(t *testing.T) {
 			t.Errorf("dave reads %v", theirs)
 		}
 		return came
-	})
+	}
+}
+
+// A decision about one conversation is stored or not.
+func whileDecidingAboutAConversation(t *testing.T, w *world) attempt {
+	id := w.group(t)
+	n := 0
+	return func(at cut, loss crashtest.Loss) bool {
+		n++
+		state := []ConsentState{ConsentDenied, ConsentAllowed}[n%2]
+		_, cancel := w.alice.armed(t, at)
+		err := must(w.alice.client.Conversation(id))(t).SetConsent(state)
+		cancel()
+		came := w.came(t, at, err)
+		w.recover(t, at, loss)
+		if got := consentOf(t, w.alice.client, id); err == nil && got != state {
+			t.Errorf("decision %d was confirmed and is lost", n)
+		}
+		check(t, must(w.alice.client.Conversation(id))(t).SetConsent(state))
+		return came
+	}
 }

@@ -2,6 +2,7 @@ package xmtp
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 
@@ -19,13 +20,11 @@ func (w *world) lose() {
 
 // A bot loses its database, and is killed while it registers anew. When that has
 // succeeded, one installation is left.
-func TestCrashWhileReplacing(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func whileReplacing(t *testing.T, w *world) attempt {
 	w.alice.options = []Option{WithReplacing(func(Installation) bool { return true })}
 	id := w.group(t)
 	n := 0
-	eachCut(t, 97, func(at cut, loss crashtest.Loss) bool {
+	return func(at cut, loss crashtest.Loss) bool {
 		if n++; n%40 == 0 { // an inbox takes 256 updates
 			w.alice = newDevice(t, w.fs, w.proxy)
 			w.alice.options = []Option{WithReplacing(func(Installation) bool { return true })}
@@ -37,10 +36,7 @@ func TestCrashWhileReplacing(t *testing.T) {
 		ctx, cancel := w.alice.armed(t, at)
 		err := w.alice.open(ctx, t)
 		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
+		came := w.came(t, at, err)
 		w.recover(t, at, loss)
 		alice := w.alice.client
 		if got := installationsOf(t, w.url, alice.InboxID()); !slices.Equal(got, []string{alice.InstallationID()}) {
@@ -60,15 +56,13 @@ func TestCrashWhileReplacing(t *testing.T) {
 		w.told(t, w.carol, id)
 		sameEpoch(t, must(alice.Conversation(id))(t), must(w.bob.Conversation(id))(t), must(w.carol.Conversation(id))(t))
 		return came
-	})
+	}
 }
 
 // A device is killed while it revokes others.
-func TestCrashWhileRevoking(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func whileRevoking(t *testing.T, w *world) attempt {
 	n := 0
-	eachCut(t, 7, func(at cut, loss crashtest.Loss) bool {
+	return func(at cut, loss crashtest.Loss) bool {
 		if n++; n%60 == 0 {
 			w.lose()
 			w.alice = newDevice(t, w.fs, w.proxy)
@@ -86,10 +80,7 @@ func TestCrashWhileRevoking(t *testing.T) {
 		ctx, cancel := w.alice.armed(t, at)
 		err := revoke(ctx)
 		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
+		came := w.came(t, at, err)
 		w.recover(t, at, loss)
 		alice := w.alice.client
 		left := installationsOf(t, w.url, alice.InboxID())
@@ -101,16 +92,14 @@ func TestCrashWhileRevoking(t *testing.T) {
 			t.Errorf("left: %v", left)
 		}
 		return came
-	})
+	}
 }
 
 // A device is killed while it makes itself known, and while it lets another one in.
-func TestCrashWhileDevicesMeet(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func whileDevicesMeet(t *testing.T, w *world) attempt {
 	id := w.group(t)
 	n := 0
-	eachCut(t, 197, func(at cut, loss crashtest.Loss) bool {
+	return func(at cut, loss crashtest.Loss) bool {
 		if n++; n%60 == 0 {
 			w.lose()
 			w.alice = newDevice(t, w.fs, w.proxy)
@@ -123,10 +112,7 @@ func TestCrashWhileDevicesMeet(t *testing.T) {
 		ctx, cancel := w.alice.armed(t, at)
 		err := w.alice.client.Sync(ctx)
 		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
+		came := w.came(t, at, err)
 		w.recover(t, at, loss)
 		check(t, w.alice.client.Sync(t.Context()))
 		w.sent = map[string]bool{}
@@ -140,12 +126,12 @@ func TestCrashWhileDevicesMeet(t *testing.T) {
 		check(t, w.alice.client.groups.get(must(w.bob.Conversation(id))(t).row.ID).refresh(t.Context()))
 		w.converge(t)
 		return came
-	})
-	if !proof {
-		return
 	}
-	// And now it is the new one.
-	eachCut(t, 61, func(at cut, loss crashtest.Loss) bool {
+}
+
+// And now it is the new one.
+func whileMeetingDevices(t *testing.T, w *world) attempt {
+	return func(at cut, loss crashtest.Loss) bool {
 		w.lose()
 		w.alice = newDevice(t, w.fs, w.proxy)
 		laptop := openClient(t, w.alice.signer, WithNode(w.url), InMemory(), WithoutWorkers())
@@ -154,10 +140,7 @@ func TestCrashWhileDevicesMeet(t *testing.T) {
 		ctx, cancel := w.alice.armed(t, at)
 		_, err := w.alice.client.introduce(ctx)
 		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
+		came := w.came(t, at, err)
 		w.recover(t, at, loss)
 		if _, err := w.alice.client.introduce(t.Context()); err != nil {
 			t.Fatal(err)
@@ -170,5 +153,68 @@ func TestCrashWhileDevicesMeet(t *testing.T) {
 		check(t, laptop.Sync(t.Context()))
 		inConversation(t, w.alice.client, v.ID())
 		return came
-	})
+	}
+}
+
+// At the limit of ten installations a new one makes room by the very error, or by a call
+// without a client.
+func whileMakingRoom(t *testing.T, w *world) attempt {
+	var others []string
+	fill := func() {
+		w.lose()
+		w.alice = newDevice(t, w.fs, w.proxy)
+		others = nil
+		for range 10 {
+			c := openClient(t, w.alice.signer, WithNode(w.url), InMemory(), WithoutWorkers())
+			others = append(others, c.InstallationID())
+			check(t, c.Close())
+		}
+	}
+	fill()
+	n := 0
+	return func(at cut, loss crashtest.Loss) bool {
+		if n++; n%80 == 0 { // an inbox takes 256 updates
+			fill()
+		}
+		w.lose()
+		var full *InstallationLimitError
+		if err := w.alice.open(t.Context(), t); !errors.As(err, &full) {
+			t.Fatalf("at the limit: %v", err)
+		}
+		ctx, cancel := w.alice.armed(t, at)
+		var err error
+		if n%2 == 0 {
+			err = full.Revoke(ctx, w.alice.signer, others[0])
+		} else {
+			err = RevokeInstallations(ctx, w.alice.signer, full.InboxID, others[:1], WithNode(w.proxy.url))
+		}
+		revoked := err == nil
+		if err == nil {
+			err = w.alice.open(ctx, t)
+		}
+		cancel()
+		came := w.came(t, at, err)
+		if at.fault() == 0 {
+			w.alice.crash(loss)
+		}
+		w.fs.Repair()
+		if w.alice.client == nil {
+			again := w.alice.open(t.Context(), t)
+			if errors.As(again, &full) {
+				if revoked {
+					t.Error("the revocation was confirmed and is lost")
+				}
+				check(t, full.Revoke(t.Context(), w.alice.signer, others[0]))
+				again = w.alice.open(t.Context(), t)
+			}
+			check(t, again)
+		}
+		alice := w.alice.client
+		left := installationsOf(t, w.url, alice.InboxID())
+		if len(left) != 10 || slices.Contains(left, others[0]) || !slices.Contains(left, alice.InstallationID()) {
+			t.Errorf("%d are left, %v", len(left), left)
+		}
+		others = append(others[1:], alice.InstallationID())
+		return came
+	}
 }

@@ -13,9 +13,7 @@ import (
 
 // What a client was told is so; what it was not told is so or not, for everybody,
 // and can be done again.
-func TestCrashWhileChangingTheInbox(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func whileChangingTheInbox(t *testing.T, w *world) attempt {
 	ctx := t.Context()
 	// state is that of Alice's inbox, as somebody else reads it.
 	state := func() InboxState { return must(w.bob.InboxStates(ctx, w.alice.client.InboxID()))(t)[0] }
@@ -23,7 +21,7 @@ func TestCrashWhileChangingTheInbox(t *testing.T) {
 	guest := newSigner(t)
 	check(t, w.alice.client.AddIdentifier(ctx, guest))
 	turn := 0
-	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
+	return func(at cut, loss crashtest.Loss) bool {
 		turn++
 		another := newSigner(t)
 		var do func(context.Context) error
@@ -50,10 +48,7 @@ func TestCrashWhileChangingTheInbox(t *testing.T) {
 		armed, cancel := w.alice.armed(t, at)
 		err := do(armed)
 		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
+		came := w.came(t, at, err)
 		w.recover(t, at, loss)
 		after := state()
 		if err == nil && !done(after) {
@@ -84,5 +79,43 @@ func TestCrashWhileChangingTheInbox(t *testing.T) {
 			recovery = another
 		}
 		return came
-	})
+	}
+}
+
+// Looking at others' inboxes stores what is found out.
+func whileAskingAboutInboxes(t *testing.T, w *world) attempt {
+	ctx := t.Context()
+	id := w.group(t)
+	return func(at cut, loss crashtest.Loss) bool {
+		dave := newClient(t, w.url, WithoutWorkers())
+		check(t, dave.AddIdentifier(ctx, newSigner(t)))
+		check(t, w.bob.AddIdentifier(ctx, newSigner(t)))
+		armed, cancel := w.alice.armed(t, at)
+		alice := w.alice.client
+		_, err := alice.InboxStates(armed, dave.InboxID())
+		for _, ask := range []func() error{
+			func() error { _, err := alice.InboxHistory(armed, w.bob.InboxID()); return err },
+			func() error { _, err := alice.IsAuthorized(armed, dave.InboxID(), dave.Address()); return err },
+			func() error { _, err := alice.IsRevoked(armed); return err },
+			func() error { _, err := alice.Reach(armed, dave.InboxID()); return err },
+			func() error { _, err := must(alice.Conversation(id))(t).Members(armed); return err },
+			func() error { return alice.WaitRegistered(armed) },
+		} {
+			if err == nil {
+				err = ask()
+			}
+		}
+		cancel()
+		came := w.came(t, at, err)
+		w.recover(t, at, loss)
+		ids := []string{dave.InboxID(), w.bob.InboxID()}
+		mine, theirs := must(w.alice.client.InboxStates(ctx, ids...))(t), must(w.carol.InboxStates(ctx, ids...))(t)
+		if diff := cmp.Diff(theirs, mine, cmp.AllowUnexported(identity.Identifier{})); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff(mine, must(w.alice.client.StoredInboxStates(ids...))(t), cmp.AllowUnexported(identity.Identifier{})); diff != "" {
+			t.Errorf("stored: %s", diff)
+		}
+		return came
+	}
 }

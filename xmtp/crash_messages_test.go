@@ -13,11 +13,9 @@ import (
 
 // What was sent without waiting is published once, in order, with what was waited for;
 // and is there after a crash if something was waited for since.
-func TestCrashWhileSendingOptimistically(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func whileSendingOptimistically(t *testing.T, w *world) attempt {
 	id := w.group(t)
-	eachCut(t, 43, func(at cut, loss crashtest.Loss) bool {
+	return func(at cut, loss crashtest.Loss) bool {
 		v := must(w.alice.client.Conversation(id))(t)
 		ctx, cancel := w.alice.armed(t, at)
 		var said []string
@@ -46,10 +44,7 @@ func TestCrashWhileSendingOptimistically(t *testing.T) {
 			err = waited(v.PublishMessages(ctx))
 		}
 		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
+		came := w.came(t, at, err)
 		w.recover(t, at, loss)
 		v = must(w.alice.client.Conversation(id))(t)
 		check(t, v.PublishMessages(t.Context()))
@@ -66,7 +61,7 @@ func TestCrashWhileSendingOptimistically(t *testing.T) {
 			t.Errorf("bob reads %q", order)
 		}
 		return came
-	})
+	}
 }
 
 // A program that is killed, on a system that goes on, loses nothing that it was told to
@@ -89,12 +84,10 @@ func TestCrashAfterSendingOptimistically(t *testing.T) {
 
 // A prepared message is published once, by its id, however often that is tried; one
 // with a key is the same however often it is prepared.
-func TestCrashWhilePublishingWhatWasPrepared(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func whilePublishingWhatWasPrepared(t *testing.T, w *world) attempt {
 	id := w.group(t)
 	n := 0
-	eachCut(t, 43, func(at cut, loss crashtest.Loss) bool {
+	return func(at cut, loss crashtest.Loss) bool {
 		n++
 		text, key := w.text(), WithIdempotencyKey(fmt.Sprint("key ", n))
 		v := must(w.alice.client.Conversation(id))(t)
@@ -104,10 +97,7 @@ func TestCrashWhilePublishingWhatWasPrepared(t *testing.T) {
 			_, err = v.Publish(ctx, first.ID)
 		}
 		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
+		came := w.came(t, at, err)
 		w.recover(t, at, loss)
 		v = must(w.alice.client.Conversation(id))(t)
 		check(t, v.PublishMessages(t.Context()))
@@ -121,16 +111,14 @@ func TestCrashWhilePublishingWhatWasPrepared(t *testing.T) {
 		w.compare(t, id, w.alice.client, w.bob, w.carol)
 		w.told(t, w.bob, id)
 		return came
-	})
+	}
 }
 
 // A message that failed and is tried again is Failed, or Unpublished and in the
 // outbox, wherever the crash comes.
-func TestCrashWhileTryingAgain(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func whileTryingAgain(t *testing.T, w *world) attempt {
 	id := w.group(t)
-	eachCut(t, 43, func(at cut, loss crashtest.Loss) bool {
+	return func(at cut, loss crashtest.Loss) bool {
 		v := must(w.alice.client.Conversation(id))(t)
 		text := w.text()
 		m := must(v.Prepare(content.Text(text)))(t)
@@ -144,10 +132,7 @@ func TestCrashWhileTryingAgain(t *testing.T) {
 		ctx, cancel := w.alice.armed(t, at)
 		_, err := v.Publish(ctx, m.ID)
 		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
+		came := w.came(t, at, err)
 		w.recover(t, at, loss)
 		v = must(w.alice.client.Conversation(id))(t)
 		stored := must(w.alice.client.Message(m.ID))(t)
@@ -165,5 +150,5 @@ func TestCrashWhileTryingAgain(t *testing.T) {
 		w.compare(t, id, w.alice.client, w.bob, w.carol)
 		w.told(t, w.bob, id)
 		return came
-	})
+	}
 }

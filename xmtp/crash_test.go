@@ -1,94 +1,194 @@
 package xmtp
 
 import (
-	"bytes"
-	"context"
-	"crypto/rand"
-	"errors"
-	"fmt"
-	"log/slog"
+	crand "crypto/rand"
+	"encoding/binary"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"hash/fnv"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
-	"github.com/go-xmtp/go-xmtp/mls"
-	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/crashtest"
-	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
 // proof tells whether to try every point, which takes long, or a sample.
 var proof = os.Getenv("XMTP_PROOF") != ""
 
-// device is a client whose power and connection can be cut.
-type device struct {
-	signer Signer
-	key    []byte
-	fs     *crashtest.FS
-	proxy  *proxy
-	client *Client
-	// options are given besides those that it takes to be a device.
-	options []Option
+// An attempt does something while alice's client is stopped at a point, or its disk
+// fails there; lets her go on; and checks what has come of it. It tells whether the
+// point came before all was done.
+type attempt func(at cut, loss crashtest.Loss) (came bool)
+
+// A scenario prepares a world for attempts.
+type scenario struct {
+	begin  func(*testing.T, *world) attempt
+	covers []string // operations of the package, and workers
 }
 
-func newDevice(t *testing.T, fs *crashtest.FS, p *proxy) *device {
-	t.Helper()
-	d := &device{signer: must(GeneratePrivateKeySigner())(t), key: make([]byte, store.KeySize), fs: fs, proxy: p}
-	rand.Read(d.key)
-	t.Cleanup(func() {
-		if d.client != nil {
-			check(t, d.client.Close())
+var scenarios = map[string]scenario{
+	"registering":                {whileRegistering, []string{"NewClient"}},
+	"replacing":                  {whileReplacing, []string{"NewClient"}},
+	"making room":                {whileMakingRoom, []string{"InstallationLimitError.Revoke", "RevokeInstallations"}},
+	"revoking":                   {whileRevoking, []string{"Client.RevokeInstallations", "Client.RevokeOtherInstallations"}},
+	"devices meet":               {whileDevicesMeet, []string{"Client.Sync"}},
+	"meeting devices":            {whileMeetingDevices, []string{"WorkerDevices"}},
+	"changing the inbox":         {whileChangingTheInbox, []string{"Client.AddIdentifier", "Client.RemoveIdentifier", "Client.ChangeRecovery", "Client.ReassignIdentifier"}},
+	"asking about inboxes":       {whileAskingAboutInboxes, []string{"Client.InboxStates", "Client.InboxHistory", "Client.IsAuthorized", "Client.IsRevoked", "Client.Reach", "Client.WaitRegistered", "Conversation.Members"}},
+	"creating a group":           {whileCreatingAGroup, []string{"Client.NewGroup"}},
+	"creating a direct message":  {whileCreatingADirectMessage, []string{"Client.DM"}},
+	"a duplicate comes":          {whileADuplicateComes, []string{"Client.Sync", "Conversation.SendText"}},
+	"sending":                    {whileSending, []string{"Conversation.SendText", "Conversation.Send"}},
+	"sending for the first time": {whileSendingForTheFirstTime, []string{"Conversation.SendText"}},
+	"sending optimistically":     {whileSendingOptimistically, []string{"Conversation.SendOptimistic", "Conversation.PublishMessages"}},
+	"publishing":                 {whilePublishingWhatWasPrepared, []string{"Conversation.Prepare", "Conversation.Publish"}},
+	"trying again":               {whileTryingAgain, []string{"Conversation.Publish"}},
+	"receiving":                  {whileReceiving, []string{"Client.Sync", "Conversation.Sync"}},
+	"streaming":                  {whileStreaming, []string{"Client.StreamAllMessages"}},
+	"streaming conversations":    {whileStreamingConversations, []string{"Client.StreamConversations", "Conversation.StreamMessages"}},
+	"streaming durably":          {whileStreamingDurably, []string{"Client.StreamAllMessages", "Client.ForgetDurable"}},
+	"joining":                    {whileJoining, []string{"Client.Sync"}},
+	"being let in again":         {whileBeingLetInAgain, []string{"Client.Sync"}},
+	"rotating the key package":   {whileRotatingTheKeyPackage, []string{"WorkerKeyPackages"}},
+	"changing members":           {whileChangingMembers, []string{"Conversation.AddMembers", "Conversation.RemoveMembers"}},
+	"losing a race":              {whileLosingARace, []string{"Conversation.AddMembers", "Conversation.RemoveMembers"}},
+	"adding who is out of reach": {whileAddingWhoIsOutOfReach, []string{"Conversation.AddMembers", "WorkerAwaited"}},
+	"changing settings": {whileChangingSettings, []string{
+		"Conversation.SetName", "Conversation.SetImageURL", "Conversation.SetAppData", "Conversation.SetDescription", "Conversation.SetPermissions",
+		"Conversation.AddAdmin", "Conversation.RemoveAdmin", "Conversation.AddSuperAdmin", "Conversation.RemoveSuperAdmin",
+		"Conversation.SetDisappearing", "Conversation.SetMinimumVersion", "Conversation.UpdateKeys",
+	}},
+	"losing a race for settings":    {whileLosingARaceForSettings, nil},
+	"leaving":                       {whileLeaving, []string{"Conversation.Leave"}},
+	"letting go":                    {whileLettingGo, []string{"WorkerLeaves"}},
+	"deciding":                      {whileDeciding, []string{"Client.SetConsent"}},
+	"deciding about a conversation": {whileDecidingAboutAConversation, []string{"Conversation.SetConsent"}},
+	"comparing commit logs":         {whileComparingCommitLogs, []string{"Client.CheckForks", "WorkerCommitLog"}},
+	"deleting what has expired":     {whileDeletingExpired, []string{"WorkerExpiry", "WorkerScrub"}},
+	"doing upkeep":                  {whileDoingUpkeep, []string{"Client.Upkeep", "WorkerOutbox", "WorkerSelfUpdate", "WorkerScrub"}},
+	"closing":                       {whileClosing, []string{"Client.Close"}},
+}
+
+// unchanging are the operations that leave the client's state as it is.
+var unchanging = strings.Fields(`
+	CanMessage InboxHistory InboxIDs InboxStates IsAuthorized KeyPackageStatuses NewestMessages
+	Client.Address Client.CanMessage Client.Consent Client.Consents Client.Conversation Client.Conversations Client.Decode
+	Client.DurableStreams Client.FindDM Client.InboxID Client.InboxIDOf Client.InboxIDs Client.InstallationID
+	Client.KeyPackageStatuses Client.Message Client.SignWithInstallationKey Client.Skipped Client.StoredInboxStates
+	Client.StreamConsent Client.StreamDeletions Client.StreamInstallations
+	Conversation.AddedByInboxID Conversation.Awaited Conversation.Consent Conversation.CountMessages Conversation.CreatedAt
+	Conversation.CreatorInboxID Conversation.DebugInfo Conversation.Duplicates Conversation.Epoch Conversation.Fork
+	Conversation.ID Conversation.Info Conversation.IsActive Conversation.IsDM Conversation.KeysUpdatedAt
+	Conversation.LastMessage Conversation.MembershipState Conversation.Messages Conversation.PausedForVersion
+	Conversation.PeerInboxID PasskeySigner.SignText PrivateKeySigner.SignText
+`)
+
+// Whoever adds an operation, or a worker, says by which scenario it is stopped anywhere,
+// or that it changes nothing.
+func TestCrashScenariosAreWhole(t *testing.T) {
+	covered := map[string]bool{}
+	for _, s := range scenarios {
+		for _, name := range s.covers {
+			covered[name] = true
 		}
-	})
-	return d
+	}
+	used := selectors(t)
+	for name := range covered {
+		if last := name[strings.LastIndex(name, ".")+1:]; !strings.HasPrefix(name, "Worker") && !used[last] {
+			t.Errorf("no scenario calls %s", name)
+		}
+	}
+	all := operations(t)
+	for _, name := range all {
+		if plain := slices.Contains(unchanging, name); covered[name] == plain {
+			t.Errorf("%s: covered by a scenario is %v, unchanging is %v", name, covered[name], plain)
+		}
+	}
+	for _, name := range append(slices.Collect(maps.Keys(covered)), unchanging...) {
+		if !slices.Contains(all, name) {
+			t.Errorf("there is no %s", name)
+		}
+	}
 }
 
-func (d *device) open(ctx context.Context, t *testing.T) (err error) {
+// operations are the workers, the methods of clients and conversations, and what else
+// takes a context.
+func operations(t *testing.T) (names []string) {
+	files := parseFiles(t, func(name string) bool { return !strings.HasSuffix(name, "_test.go") })
+	for _, file := range files {
+		for _, decl := range file.Decls {
+			switch d := decl.(type) {
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					if v, ok := spec.(*ast.ValueSpec); ok && d.Tok == token.CONST && strings.HasPrefix(v.Names[0].Name, "Worker") {
+						names = append(names, v.Names[0].Name)
+					}
+				}
+			case *ast.FuncDecl:
+				owner := ""
+				if d.Recv != nil {
+					star, ok := d.Recv.List[0].Type.(*ast.StarExpr)
+					if !ok {
+						continue
+					}
+					if owner = star.X.(*ast.Ident).Name; !ast.IsExported(owner) {
+						continue
+					}
+					owner += "."
+				}
+				if d.Name.IsExported() && (owner == "Client." || owner == "Conversation." || takesContext(d.Type)) {
+					names = append(names, owner+d.Name.Name)
+				}
+			}
+		}
+	}
+	return names
+}
+
+func takesContext(f *ast.FuncType) bool {
+	if len(f.Params.List) == 0 {
+		return false
+	}
+	s, ok := f.Params.List[0].Type.(*ast.SelectorExpr)
+	return ok && s.Sel.Name == "Context"
+}
+
+// selectors are the names that the scenarios select, or call.
+func selectors(t *testing.T) map[string]bool {
+	used := map[string]bool{}
+	for _, file := range parseFiles(t, func(name string) bool { return strings.HasPrefix(name, "crash_") }) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.SelectorExpr:
+				used[n.Sel.Name] = true
+			case *ast.CallExpr:
+				if id, ok := n.Fun.(*ast.Ident); ok {
+					used[id.Name] = true
+				}
+			}
+			return true
+		})
+	}
+	return used
+}
+
+func parseFiles(t *testing.T, wanted func(name string) bool) (files []*ast.File) {
 	t.Helper()
-	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
-	file := func(o *options) error { o.path, o.vfs = "/client.db", d.fs.Name(); return nil }
-	list := append([]Option{file, WithNode(d.proxy.url), WithKey(d.key), WithoutWorkers(), WithLogger(logger)}, d.options...)
-	d.client, err = NewClient(ctx, d.signer, list...)
-	return err
-}
-
-// crash is what remains to be done after, or instead of, a cut: nothing of the
-// program goes on, and what the disk has not got is lost.
-func (d *device) crash(loss crashtest.Loss) {
-	d.fs.Cut()
-	d.proxy.kill()
-	if d.client != nil {
-		_ = d.client.Close() // it can't write any more
-		d.client = nil
+	names, err := fs.Glob(os.DirFS("."), "*.go")
+	check(t, err)
+	for _, name := range names {
+		if wanted(name) {
+			files = append(files, must(parser.ParseFile(token.NewFileSet(), name, nil, 0))(t))
+		}
 	}
-	d.fs.Restart(loss)
-	d.proxy.revive()
-}
-
-// cut is a point at which a client is stopped.
-type cut struct {
-	kind string
-	n    int // which operation or call, counted from 1
-}
-
-const (
-	atWrite     = "write"  // an operation of the file system
-	beforeCall  = "before" // a call does not reach the node
-	beforeReply = "after"  // the node has done it, but the answer is lost
-)
-
-// armed returns a context that ends with the cut.
-func (d *device) armed(t *testing.T, at cut) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(t.Context())
-	switch at.kind {
-	case atWrite:
-		d.fs.CutAt(at.n, func() { d.proxy.kill(); cancel() })
-	default:
-		d.proxy.arm(at.n, at.kind == beforeReply, func() { d.fs.Cut(); cancel() })
-	}
-	return ctx, cancel
+	return files
 }
 
 // losses are what a cut may do to what was not synced.
@@ -96,663 +196,156 @@ func losses(seed int) []crashtest.Loss {
 	return []crashtest.Loss{crashtest.LoseUnsynced(), crashtest.LoseNothing(), crashtest.LoseSome(uint64(seed))}
 }
 
-// eachCut runs a test with a cut at every point of what it does, until what it
-// does comes to its end before the cut, or with a sample of the points. run does
-// it all: it arms the cut, and tells whether it came.
-func eachCut(t *testing.T, sample int, run func(at cut, loss crashtest.Loss) (came bool)) {
-	points := 0
-	for k, kind := range []string{atWrite, beforeCall, beforeReply} {
-		variants := 1
-		if proof {
-			variants = 3
-		}
-		for v := range variants {
-			step := 1
-			if !proof && kind == atWrite {
-				step = sample
-			}
-			for n := 1; ; n += step {
-				i := (n/step + k + v) % 3
-				if t.Failed() {
-					return
-				}
+// play is a scenario under way.
+type play struct {
+	t       *testing.T
+	w       *world
+	attempt attempt
+	lengths map[string]int // how many points of each kind there are
+}
+
+func begin(t *testing.T, s scenario) *play {
+	t.Helper()
+	w := newWorld(t)
+	p := &play{t: t, w: w, attempt: s.begin(t, w)}
+	clear(w.alice.spent)
+	if p.attempt(cut{atWrite, 1 << 30}, nil) {
+		t.Error("stopped by nothing")
+	}
+	p.lengths = maps.Clone(w.alice.spent)
+	return p
+}
+
+// try stops the client at a point and checks what must hold whatever it did.
+func (p *play) try(at cut, loss int) (came bool) {
+	p.t.Helper()
+	came = p.attempt(at, losses(at.n)[loss])
+	p.w.verify(p.t)
+	if p.t.Failed() {
+		p.t.Fatalf("%s %d, loss %d", at.kind, at.n, loss)
+	}
+	return came
+}
+
+// cuts are the kinds of points at which the power goes.
+var cuts = []string{atWrite, beforeCall, beforeReply}
+
+// random is any point of a kind.
+func (p *play) random(lots *rand.Rand, kind string) cut {
+	return cut{kind, 1 + lots.IntN(max(p.length(kind), 1))}
+}
+
+// length is how many points of a kind there are.
+func (p *play) length(kind string) int {
+	switch diskFaults[kind] {
+	case 0:
+		return p.lengths[kind]
+	case crashtest.FailRead:
+		return p.lengths[atRead]
+	}
+	return p.lengths[atWrite]
+}
+
+// everywhere stops the client at every point, with all that may be lost then.
+func (p *play) everywhere() (points int) {
+	for k, kind := range cuts {
+		for loss := range 3 {
+			for n := 1; ; n++ {
 				points++
-				if !run(cut{kind, n}, losses(n)[i]) {
-					break
-				}
-				if t.Failed() {
-					t.Logf("%s %d, loss %d", kind, n, i)
-				}
-			}
-		}
-	}
-	t.Logf("%d points", points)
-}
-
-// world is a node, a client that crashes, and two who have to get along with that.
-type world struct {
-	url        string
-	fs         *crashtest.FS
-	proxy      *proxy
-	alice      *device
-	bob, carol *Client
-	ledger     *ledger
-
-	// sent is the texts that were sent, true if the sender was told that it is done.
-	sent map[string]bool
-	next int
-}
-
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	url := startNode(t)
-	w := &world{url: url, fs: crashtest.New(t), proxy: newProxy(t, url), ledger: newLedger(), sent: map[string]bool{}}
-	w.proxy.published = w.ledger.add
-	w.alice = newDevice(t, w.fs, w.proxy)
-	check(t, w.alice.open(t.Context(), t))
-	w.bob = newClient(t, url, WithoutWorkers())
-	w.carol = newClient(t, url, WithoutWorkers())
-	return w
-}
-
-// text makes a text that has not been sent before.
-func (w *world) text() string {
-	w.next++
-	return textOf(w.next)
-}
-
-func textOf(number int) string { return fmt.Sprintf("text %04d", number) }
-
-// say sends a text and notes what the sender was told.
-func (w *world) say(ctx context.Context, c *Client, id string) error {
-	v, err := c.Conversation(id)
-	if err != nil {
-		return err
-	}
-	text := w.text()
-	w.sent[text] = false
-	_, err = v.SendText(ctx, text)
-	w.sent[text] = err == nil
-	return err
-}
-
-// recover opens the client after a crash. Now and then it crashes again meanwhile.
-func (w *world) recover(t *testing.T, at cut, loss crashtest.Loss) {
-	t.Helper()
-	w.alice.crash(loss)
-	if at.n%3 == 0 {
-		ctx, cancel := w.alice.armed(t, cut{atWrite, 1 + at.n%17})
-		if err := w.alice.open(ctx, t); err == nil {
-			_ = w.alice.client.Sync(ctx)
-		}
-		cancel()
-		w.alice.crash(crashtest.LoseSome(uint64(at.n)))
-	}
-	if err := w.alice.open(t.Context(), t); err != nil {
-		t.Fatalf("reopening: %v", err)
-	}
-}
-
-// converge lets everybody sync and compares what they have: the same epoch, the
-// same messages in the same order, each once, and all that were confirmed.
-func (w *world) converge(t *testing.T) {
-	t.Helper()
-	ctx := t.Context()
-	alice := w.alice.client
-	check(t, alice.Sync(ctx))
-	var pending [][]byte
-	check(t, alice.db.View(func(tx *store.Tx) (err error) {
-		pending, err = tx.PendingGroups()
-		return err
-	}))
-	for _, id := range pending {
-		check(t, alice.groups.get(id).settleAll(ctx))
-	}
-	check(t, w.bob.Sync(ctx))
-	check(t, w.carol.Sync(ctx))
-	check(t, alice.Sync(ctx))
-	w.ledger.observe(t, alice)
-	w.ledger.observe(t, w.bob)
-	w.ledger.observe(t, w.carol)
-	w.ledger.check(t)
-	wellLogged(t, alice)
-}
-
-// wellLogged checks that the log of commits ends where the groups are.
-func wellLogged(t *testing.T, c *Client) {
-	t.Helper()
-	for _, v := range must(c.Conversations(ConversationOptions{}))(t) {
-		if !must(v.IsActive())(t) {
-			continue
-		}
-		info := must(v.DebugInfo(t.Context()))(t)
-		last := info.CommitLog[len(info.CommitLog)-1]
-		if last.Epoch != info.Epoch || !bytes.Equal(last.EpochAuthenticator, info.EpochAuthenticator) {
-			t.Errorf("epoch %d, the log of commits ends with %d", info.Epoch, last.Epoch)
-		}
-	}
-}
-
-// compare checks that clients have the same of a conversation.
-func (w *world) compare(t *testing.T, id string, clients ...*Client) {
-	t.Helper()
-	var views []*Conversation
-	for _, c := range clients {
-		views = append(views, must(c.Conversation(id))(t))
-	}
-	sameEpoch(t, views...)
-	first := texts(t, views[0])
-	for i, v := range views[1:] {
-		if diff := cmp.Diff(first, texts(t, v)); diff != "" {
-			t.Errorf("client 0 and %d read (-, +):\n%s", i+1, diff)
-		}
-	}
-	all := must(views[0].Messages(MessageOptions{}))(t)
-	for _, m := range all {
-		if m.Delivery != Published {
-			t.Errorf("%q is %v", m.Text(), m.Delivery)
-		}
-	}
-	slices.Sort(first)
-	if doubled := len(first) - len(slices.Compact(first)); doubled > 0 {
-		t.Errorf("%d messages are there twice", doubled)
-	}
-	for _, c := range clients {
-		for _, s := range must(c.Skipped())(t) {
-			// A commit that another one came before is made again by its author.
-			if s.ConversationID == id && s.Reason != SkippedEpoch {
-				t.Errorf("skipped: %+v", s)
-			}
-		}
-	}
-}
-
-// forgotten checks that the keys of the newest messages that a client has read are
-// gone from its database.
-func forgotten(t *testing.T, c *Client, id string) {
-	t.Helper()
-	g := must(c.Conversation(id))(t).group
-	response, err := c.node.MLS.QueryGroupMessages(t.Context(), &mlsapi.QueryGroupMessagesRequest{
-		GroupId:    g.id,
-		PagingInfo: &mlsapi.PagingInfo{Direction: mlsapi.SortDirection_SORT_DIRECTION_DESCENDING, Limit: 5},
-	})
-	check(t, err)
-	check(t, g.acquire(t.Context()))
-	defer g.release()
-	g.mls = nil // it is read from the database again
-	state, err := g.state()
-	check(t, err)
-	for _, m := range response.Messages {
-		pending, err := state.Process(m.GetV1().Data)
-		if err != nil {
-			continue
-		}
-		if _, own := pending.Result().(*mls.OwnMessage); !own {
-			t.Errorf("message %d can be decrypted again", m.GetV1().Id)
-		}
-		pending.Discard()
-	}
-}
-
-// told checks that what the sender was told to be sent is there.
-func (w *world) told(t *testing.T, c *Client, ids ...string) {
-	t.Helper()
-	there := map[string]bool{}
-	for _, id := range ids {
-		for _, text := range texts(t, must(c.Conversation(id))(t)) {
-			there[text] = true
-		}
-	}
-	for text, confirmed := range w.sent {
-		if confirmed && !there[text] {
-			t.Errorf("%q was confirmed and is lost", text)
-		}
-	}
-}
-
-func TestCrashWhileRegistering(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	eachCut(t, 19, func(at cut, loss crashtest.Loss) bool {
-		check(t, w.alice.client.Close())
-		w.fs.Load(nil)
-		w.alice = newDevice(t, w.fs, w.proxy)
-		ctx, cancel := w.alice.armed(t, at)
-		err := w.alice.open(ctx, t)
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		// Others find the inbox, with one installation, and can let it in.
-		v := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.Address()))(t)
-		log := must(w.bob.inboxes.known(w.alice.client.InboxID()))(t)
-		state, _ := log.latest()
-		if n := len(state.Installations()); n != 1 {
-			t.Errorf("%d installations", n)
-		}
-		w.sent = map[string]bool{}
-		check(t, w.say(t.Context(), w.bob, v.ID()))
-		w.converge(t)
-		w.compare(t, v.ID(), w.bob, w.alice.client)
-		w.told(t, w.alice.client, v.ID())
-		return came
-	})
-}
-
-func TestCrashWhileCreatingAGroup(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	checked := map[string]bool{}
-	eachCut(t, 29, func(at cut, loss crashtest.Loss) bool {
-		ctx, cancel := w.alice.armed(t, at)
-		v, err := w.alice.client.NewGroup(ctx, GroupOptions{}, w.bob.InboxID(), w.carol.Address())
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		w.converge(t)
-		if err == nil {
-			must(w.alice.client.Conversation(v.ID()))(t)
-		}
-		// What is there is there for all.
-		lists := map[*Client]int{}
-		for _, c := range []*Client{w.alice.client, w.bob, w.carol} {
-			lists[c] = len(must(c.Conversations(ConversationOptions{}))(t))
-		}
-		if lists[w.bob] != lists[w.alice.client] || lists[w.carol] != lists[w.alice.client] {
-			t.Errorf("conversations: %v", lists)
-		}
-		for _, v := range must(w.alice.client.Conversations(ConversationOptions{}))(t) {
-			if checked[v.ID()] {
-				continue
-			}
-			checked[v.ID()] = true
-			w.sent = map[string]bool{}
-			check(t, w.say(t.Context(), w.alice.client, v.ID()))
-			check(t, w.say(t.Context(), w.bob, v.ID()))
-			w.converge(t)
-			w.compare(t, v.ID(), w.alice.client, w.bob, w.carol)
-			w.told(t, w.carol, v.ID())
-		}
-		return came
-	})
-}
-
-func TestCrashWhileCreatingADirectMessage(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	eachCut(t, 47, func(at cut, loss crashtest.Loss) bool {
-		dave := newClient(t, w.url, WithoutWorkers())
-		ctx, cancel := w.alice.armed(t, at)
-		_, err := w.alice.client.DM(ctx, dave.Address())
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		// The user tries again: there is one, and it works.
-		v := must(w.alice.client.DM(t.Context(), dave.Address()))(t)
-		w.sent = map[string]bool{}
-		check(t, w.say(t.Context(), w.alice.client, v.ID()))
-		check(t, dave.Sync(t.Context()))
-		w.converge(t)
-		w.compare(t, v.ID(), w.alice.client, dave)
-		w.told(t, dave, v.ID())
-		if n := len(must(dave.Conversations(ConversationOptions{}))(t)); n != 1 {
-			t.Errorf("%d conversations", n)
-		}
-		if rows := must(w.alice.client.siblings(v.row.DM))(t); len(rows) != 1 {
-			t.Errorf("%d groups for one direct message", len(rows))
-		}
-		return came
-	})
-}
-
-// group makes a group of all three in which alice has sent already.
-func (w *world) group(t *testing.T) string {
-	t.Helper()
-	v := must(w.alice.client.NewGroup(t.Context(), GroupOptions{}, w.bob.InboxID(), w.carol.InboxID()))(t)
-	check(t, w.say(t.Context(), w.alice.client, v.ID()))
-	w.converge(t)
-	return v.ID()
-}
-
-func TestCrashWhileSending(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	id := w.group(t)
-	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
-		ctx, cancel := w.alice.armed(t, at)
-		err := errors.Join(w.say(ctx, w.alice.client, id), w.say(ctx, w.alice.client, id))
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		check(t, w.say(t.Context(), w.alice.client, id))
-		w.converge(t)
-		w.compare(t, id, w.alice.client, w.bob, w.carol)
-		w.told(t, w.bob, id)
-		return came
-	})
-}
-
-// The first message in a group that somebody else made: our own commit, what is
-// new of members, and the message.
-func TestCrashWhileSendingForTheFirstTime(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	eachCut(t, 29, func(at cut, loss crashtest.Loss) bool {
-		w.sent = map[string]bool{}
-		v := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID(), w.carol.InboxID()))(t)
-		check(t, w.say(t.Context(), w.bob, v.ID()))
-		w.converge(t)
-		ctx, cancel := w.alice.armed(t, at)
-		err := w.say(ctx, w.alice.client, v.ID())
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		check(t, w.say(t.Context(), w.alice.client, v.ID()))
-		w.converge(t)
-		w.compare(t, v.ID(), w.alice.client, w.bob, w.carol)
-		w.told(t, w.bob, v.ID())
-		return came
-	})
-}
-
-func TestCrashWhileChangingMembers(t *testing.T) {
-	t.Parallel()
-	changeMembers(t, func(*world, string) {})
-}
-
-// Another commit comes first, so that ours is made twice.
-func TestCrashWhileLosingARace(t *testing.T) {
-	t.Parallel()
-	changeMembers(t, func(w *world, id string) {
-		check(t, must(w.bob.Conversation(id))(t).UpdateKeys(t.Context()))
-		check(t, w.say(t.Context(), w.bob, id))
-	})
-}
-
-func changeMembers(t *testing.T, before func(w *world, id string)) {
-	w := newWorld(t)
-	dave := newClient(t, w.url, WithoutWorkers())
-	id := w.group(t)
-	in := false
-	eachCut(t, 29, func(at cut, loss crashtest.Loss) bool {
-		v := must(w.alice.client.Conversation(id))(t)
-		before(w, id)
-		ctx, cancel := w.alice.armed(t, at)
-		var err error
-		if in {
-			err = v.RemoveMembers(ctx, dave.InboxID())
-		} else {
-			err = v.AddMembers(ctx, dave.InboxID())
-		}
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		w.converge(t)
-		members := must(must(w.alice.client.Conversation(id))(t).Members(t.Context()))(t)
-		if now := slices.ContainsFunc(members, func(m Member) bool { return m.InboxID == dave.InboxID() }); err == nil && now == in {
-			t.Error("the change was confirmed and is lost")
-		} else {
-			in = now
-		}
-		check(t, w.say(t.Context(), w.alice.client, id))
-		w.converge(t)
-		w.compare(t, id, w.alice.client, w.bob, w.carol)
-		check(t, dave.Sync(t.Context()))
-		daves, err := dave.Conversation(id)
-		if in {
-			check(t, err)
-			sameEpoch(t, daves, must(w.bob.Conversation(id))(t))
-		} else if err == nil {
-			if active := must(daves.IsActive())(t); active {
-				t.Error("dave was removed and does not know")
-			}
-		}
-		return came
-	})
-}
-
-func TestCrashWhileReceiving(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	id := w.group(t)
-	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
-		// Messages, commits, and messages of the next epochs.
-		check(t, w.say(t.Context(), w.bob, id))
-		check(t, must(w.bob.Conversation(id))(t).UpdateKeys(t.Context()))
-		check(t, w.say(t.Context(), w.bob, id))
-		check(t, w.say(t.Context(), w.carol, id))
-		ctx, cancel := w.alice.armed(t, at)
-		err := w.alice.client.Sync(ctx)
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		w.converge(t)
-		w.compare(t, id, w.alice.client, w.bob, w.carol)
-		w.told(t, w.alice.client, id)
-		forgotten(t, w.alice.client, id)
-		check(t, w.say(t.Context(), w.alice.client, id))
-		return came
-	})
-}
-
-func TestCrashWhileStreaming(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	id := w.group(t)
-	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
-		ctx, cancel := w.alice.armed(t, at)
-		connected := w.proxy.streams()
-		streamed := make(chan error, 1)
-		last := w.next + 3
-		go func() {
-			for m, err := range w.alice.client.StreamAllMessages(ctx) {
-				if err != nil {
-					streamed <- err
-					return
-				}
-				if m.Text() == textOf(last) {
+				if !p.try(cut{kind, n}, (n+k+loss)%3) {
 					break
 				}
 			}
-			streamed <- nil
-		}()
-		select { // what comes after this comes on the stream
-		case <-connected:
-		case <-ctx.Done():
-		}
-		check(t, w.say(t.Context(), w.bob, id))
-		check(t, must(w.bob.Conversation(id))(t).UpdateKeys(t.Context()))
-		check(t, w.say(t.Context(), w.carol, id))
-		check(t, w.say(t.Context(), w.bob, id))
-		err := <-streamed
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		w.converge(t)
-		w.compare(t, id, w.alice.client, w.bob, w.carol)
-		w.told(t, w.alice.client, id)
-		forgotten(t, w.alice.client, id)
-		return came
-	})
-}
-
-func TestCrashWhileJoining(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	eachCut(t, 9, func(at cut, loss crashtest.Loss) bool {
-		w.sent = map[string]bool{}
-		v := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID()))(t)
-		check(t, w.say(t.Context(), w.bob, v.ID()))
-		ctx, cancel := w.alice.armed(t, at)
-		err := w.alice.client.Sync(ctx)
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		w.converge(t)
-		check(t, w.say(t.Context(), w.alice.client, v.ID()))
-		w.converge(t)
-		w.compare(t, v.ID(), w.alice.client, w.bob)
-		w.told(t, w.alice.client, v.ID())
-		w.told(t, w.bob, v.ID())
-		return came
-	})
-}
-
-func TestCrashWhileRotatingTheKeyPackage(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
-		ctx, cancel := w.alice.armed(t, at)
-		err := w.alice.client.rotateKeyPackage(ctx)
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		// Whatever others get, alice has the keys for it.
-		w.sent = map[string]bool{}
-		v := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID()))(t)
-		check(t, w.say(t.Context(), w.bob, v.ID()))
-		w.converge(t)
-		w.compare(t, v.ID(), w.alice.client, w.bob)
-		w.told(t, w.alice.client, v.ID())
-		return came
-	})
-}
-
-// A call that fails while the client lives on: it repeats the same bytes.
-func TestLostCalls(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	id := w.group(t)
-	for _, after := range []bool{false, true} {
-		for n := 1; ; n++ {
-			faults := w.proxy.faults
-			w.proxy.failOnce(n, after)
-			check(t, w.say(t.Context(), w.alice.client, id))
-			check(t, must(w.alice.client.Conversation(id))(t).UpdateKeys(t.Context()))
-			w.proxy.revive()
-			w.converge(t)
-			w.compare(t, id, w.alice.client, w.bob, w.carol)
-			w.told(t, w.bob, id)
-			if w.proxy.faults == faults {
-				break
-			}
 		}
 	}
+	return points
 }
 
-// A write that fails while the client lives on, wherever it is: what is in memory
-// and what is on the disk stay the same.
-func TestFailedWrites(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	id := w.group(t)
-	ctx := t.Context()
-	step := 23
-	if proof {
-		step = 1
-	}
-	for name, do := range map[string]func() error{
-		"sending":  func() error { return w.say(ctx, w.alice.client, id) },
-		"a commit": func() error { return must(w.alice.client.Conversation(id))(t).UpdateKeys(ctx) },
-		"receiving": func() error {
-			check(t, w.say(ctx, w.bob, id))
-			check(t, must(w.bob.Conversation(id))(t).UpdateKeys(ctx))
-			check(t, w.say(ctx, w.bob, id))
-			return w.alice.client.Sync(ctx)
-		},
-		"creating": func() error {
-			_, err := w.alice.client.NewGroup(ctx, GroupOptions{}, w.bob.InboxID(), w.carol.InboxID())
-			return err
-		},
-		"joining": func() error {
-			v := must(w.bob.NewGroup(ctx, GroupOptions{}, w.alice.client.InboxID(), w.carol.InboxID()))(t)
-			check(t, w.say(ctx, w.bob, v.ID()))
-			return w.alice.client.Sync(ctx)
-		},
-	} {
+// lotsOf makes the same lots for a scenario each time.
+func lotsOf(name string) *rand.Rand {
+	h := fnv.New64()
+	h.Write([]byte(name))
+	return rand.New(rand.NewPCG(h.Sum64(), 0))
+}
+
+// The client is stopped at any write and any call of the network: it can be opened and
+// goes on, nothing that was confirmed is lost, nothing is doubled, no key is used
+// twice, and nobody else has trouble with it. In the short form that is a handful of
+// points, always the same.
+func TestCrash(t *testing.T) {
+	for name, s := range scenarios {
 		t.Run(name, func(t *testing.T) {
-			for n := 1; !t.Failed(); n += step {
-				w.sent = map[string]bool{}
-				w.alice.fs.FaultAt(n, crashtest.FailOnce)
-				err := do()
-				failed := w.alice.fs.Faulted()
-				w.alice.fs.Repair()
-				if err != nil && !failed {
-					t.Fatal(err)
-				}
-				w.converge(t)
-				check(t, w.say(ctx, w.alice.client, id))
-				check(t, w.say(ctx, w.bob, id))
-				w.converge(t)
-				ids := []string{id}
-				latest := must(w.alice.client.Conversations(ConversationOptions{}))(t)
-				for _, v := range latest[:min(len(latest), 3)] {
-					ids = append(ids, v.ID())
-					w.compare(t, v.ID(), w.alice.client, w.bob, w.carol)
-				}
-				w.told(t, w.bob, ids...)
-				if !failed {
-					break
-				}
+			t.Parallel()
+			p := begin(t, s)
+			if proof {
+				t.Logf("%d points", p.everywhere())
+				return
+			}
+			lots := lotsOf(name)
+			for i := range 9 {
+				p.try(p.random(lots, cuts[i%3]), i/3)
 			}
 		})
 	}
 }
 
-// A full disk lets nothing be sent whose state can't be stored; with room again
-// everything goes on.
-func TestFullDisk(t *testing.T) {
+// TestCrashAtRandom stops the client 1,000 times in all scenarios in turn, as lots say. To repeat
+// what the log tells, set XMTP_SEED.
+func TestCrashAtRandom(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	id := w.group(t)
-	ctx := t.Context()
-	w.fs.FaultAt(1, crashtest.Full)
-	var err error
-	for err == nil { // what was allocated is used up first
-		err = w.say(ctx, w.alice.client, id)
+	kills, seed := 10, uint64(1)
+	if proof {
+		var b [8]byte
+		crand.Read(b[:])
+		kills, seed = 1000, binary.BigEndian.Uint64(b[:])
 	}
-	if !errors.Is(err, ErrDiskFull) {
-		t.Errorf("sending: %v", err)
+	if text := os.Getenv("XMTP_SEED"); text != "" {
+		seed = must(strconv.ParseUint(text, 10, 64))(t)
 	}
-	check(t, w.say(ctx, w.bob, id))
-	if err := w.alice.client.Sync(ctx); !errors.Is(err, ErrDiskFull) {
-		t.Errorf("receiving: %v", err)
+	t.Logf("seed %d", seed)
+	lots := rand.New(rand.NewPCG(seed, 1))
+	names := slices.Sorted(maps.Keys(scenarios))
+	plays := map[string]*play{}
+	done := map[string]int{}
+	for done[""] < kills {
+		name := names[lots.IntN(len(names))]
+		p := plays[name]
+		if p == nil {
+			p = begin(t, scenarios[name])
+			plays[name] = p
+		}
+		kind, loss := cuts[lots.IntN(len(cuts))], lots.IntN(3)
+		if p.try(p.random(lots, kind), loss) {
+			done[""]++
+			done[name]++
+		}
+		if t.Failed() {
+			t.Fatalf("after %d kills, in %q", done[""], name)
+		}
 	}
-	if n := len(texts(t, must(w.alice.client.Conversation(id))(t))); n == 0 {
-		t.Error("nothing to read")
+	t.Logf("kills: %v", done)
+}
+
+// The disk fails once, can't be read once, is full or read-only from some point on: the
+// error says so, and the client goes on, without being opened anew, when it is in order.
+func TestFaults(t *testing.T) {
+	for name, s := range scenarios {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := begin(t, s)
+			lots := lotsOf(name)
+			points := 0
+			for _, kind := range slices.Sorted(maps.Keys(diskFaults)) {
+				times := min(p.length(kind), 1)
+				if proof {
+					times = min(p.length(kind), 30)
+				}
+				for range times {
+					p.try(p.random(lots, kind), 0)
+					points++
+				}
+			}
+			t.Logf("%d points", points)
+		})
 	}
-	w.fs.Repair()
-	check(t, w.say(ctx, w.alice.client, id))
-	w.converge(t)
-	w.compare(t, id, w.alice.client, w.bob, w.carol)
-	w.told(t, w.bob, id)
 }

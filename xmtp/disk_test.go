@@ -10,11 +10,6 @@ import (
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/crashtest"
 )
 
-// faults are what the errors of a disk are told as.
-var faults = map[crashtest.Fault]error{
-	crashtest.FailOnce: ErrDiskFault, crashtest.FailRead: ErrDiskFault, crashtest.Full: ErrDiskFull, crashtest.ReadOnly: ErrReadOnly,
-}
-
 // Streams tell once that nothing can be stored, and when it can they bring what came
 // meanwhile: each message once.
 func TestStreamsOnAFullDisk(t *testing.T) {
@@ -65,5 +60,56 @@ func TestStreamsOnAFullDisk(t *testing.T) {
 		w.converge(t)
 		w.compare(t, id, w.alice.client, w.bob, w.carol)
 		w.told(t, w.alice.client, id)
+	}
+}
+
+// A full disk lets nothing be sent whose state can't be stored; with room again
+// everything goes on.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.group(t)
+	ctx := t.Context()
+	w.fs.FaultAt(1, crashtest.Full)
+	var err error
+	for err == nil { // what was allocated is used up first
+		err = w.say(ctx, w.alice.client, id)
+	}
+	if !errors.Is(err, ErrDiskFull) {
+		t.Errorf("sending: %v", err)
+	}
+	check(t, w.say(ctx, w.bob, id))
+	if err := w.alice.client.Sync(ctx); !errors.Is(err, ErrDiskFull) {
+		t.Errorf("receiving: %v", err)
+	}
+	if n := len(texts(t, must(w.alice.client.Conversation(id))(t))); n == 0 {
+		t.Error("nothing to read")
+	}
+	w.fs.Repair()
+	check(t, w.say(ctx, w.alice.client, id))
+	w.converge(t)
+	w.compare(t, id, w.alice.client, w.bob, w.carol)
+	w.told(t, w.bob, id)
+}
+
+// A call that fails while the client lives on: it repeats the same bytes.
+func TestLostCalls(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.group(t)
+	for _, after := range []bool{false, true} {
+		for n := 1; ; n++ {
+			faults := w.proxy.faults
+			w.proxy.failOnce(n, after)
+			check(t, w.say(t.Context(), w.alice.client, id))
+			check(t, must(w.alice.client.Conversation(id))(t).UpdateKeys(t.Context()))
+			w.proxy.revive()
+			w.converge(t)
+			w.compare(t, id, w.alice.client, w.bob, w.carol)
+			w.told(t, w.bob, id)
+			if w.proxy.faults == faults {
+				break
+			}
+		}
 	}
 }

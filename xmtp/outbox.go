@@ -156,8 +156,8 @@ func (g *group) work(ctx context.Context, row int64) (done bool, err error) {
 			return done, err
 		}
 		last = err
-		if ctx.Err() != nil {
-			break
+		if ctx.Err() != nil || errors.Is(err, ErrDiskFull) || errors.Is(err, ErrReadOnly) {
+			break // a moment doesn't help
 		}
 	}
 	g.client.news.publish() // for the worker that takes it on

@@ -79,6 +79,13 @@ func (p *proxy) arm(n int, after bool, then func()) {
 	p.cutAt, p.after, p.then = p.calls+n, after, then
 }
 
+// count returns how many calls there have been.
+func (p *proxy) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.calls
+}
+
 // failOnce lets one call fail and the next ones succeed.
 func (p *proxy) failOnce(n int, after bool) {
 	p.arm(n, after, nil)

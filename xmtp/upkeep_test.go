@@ -19,7 +19,6 @@ import (
 	"github.com/go-xmtp/go-xmtp/identity"
 	"github.com/go-xmtp/go-xmtp/node"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
-	"github.com/go-xmtp/go-xmtp/xmtp/internal/crashtest"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
@@ -459,46 +458,6 @@ func TestWaitRegistered(t *testing.T) {
 		}
 		cancel()
 	}
-}
-
-// Crashes at any point of deleting leave nothing for good.
-func TestCrashWhileDeletingExpired(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	id := w.group(t)
-	check(t, must(w.alice.client.Conversation(id))(t).SetDisappearing(t.Context(), Disappearing{In: 1}))
-	check(t, w.bob.Sync(t.Context()))
-	eachCut(t, 5, func(at cut, loss crashtest.Loss) bool {
-		w.sent = map[string]bool{}
-		for range 3 {
-			check(t, w.say(t.Context(), w.alice.client, id))
-			check(t, w.say(t.Context(), w.bob, id))
-		}
-		check(t, w.alice.client.Sync(t.Context()))
-		ctx, cancel := w.alice.armed(t, at)
-		_, err := w.alice.client.deleteExpired(ctx)
-		if err == nil {
-			err = w.alice.client.db.Scrub()
-		}
-		cancel()
-		came := w.fs.WasCut()
-		if err != nil && !came {
-			t.Fatal(err)
-		}
-		w.recover(t, at, loss)
-		w.converge(t)
-		check(t, w.alice.client.Upkeep(t.Context()))
-		v := must(w.alice.client.Conversation(id))(t)
-		var left int64
-		check(t, w.alice.client.db.View(func(tx *store.Tx) error {
-			_, err := tx.One("SELECT count(*) FROM messages WHERE expires IS NOT NULL", nil, func(r store.Row) { left = r.Int(0) })
-			return err
-		}))
-		if left != 0 {
-			t.Errorf("%d messages are left of %d", left, stored(t, w.alice.client, v))
-		}
-		return came
-	})
 }
 
 // The workers of a client whose node is away end with it, at once.

@@ -27,7 +27,7 @@ const (
 // after the other for long (cuts at every write, vectors, big requests), or measure
 // memory, and it makes them five to twelve times as slow or big. What they run, others
 // run under it. packagesWithoutRace is where they are.
-const withoutRace = "^Test(WorkingGroupVectors|Crash.*|PowerCut.*|RolledBack.*|FailedWrites?|DamagedStore|Sweep|Storm" +
+const withoutRace = "^Test(WorkingGroupVectors|Crash.*|PowerCut.*|RolledBack.*|Faults.*|DamagedStore|Sweep|Storm" +
 	"|RandomTalk|RandomWalk|Conversation|GroupMembersOutOfReach" +
 	"|Hostile(Node|Members|MemberAtRandom)|NodeLiesAtRandom|WelcomeFlood|FloodOfPointers" +
 	"|S6|SubscribeStalled|S10|T4|T4_.*|T5|I8|I11|LongParts)$"

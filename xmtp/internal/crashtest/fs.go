@@ -100,6 +100,13 @@ func (fs *FS) Ops() int {
 	return fs.ops
 }
 
+// Reads returns how many reads there have been so far.
+func (fs *FS) Reads() int {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.reads
+}
+
 // CutAt lets the n-th operation from now, counted from 1, be the first that does
 // not succeed because the power is gone. then, which may be nil, is called at
 // that moment and must not use the file system.
