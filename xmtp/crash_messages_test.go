@@ -31,7 +31,7 @@ func whileSendingOptimistically(t *testing.T, w *world) attempt {
 			w.sent[text] = false
 			said = append(said, text)
 			if i == 1 {
-				_, err = v.SendText(ctx, text)
+				_, err = v.Send(ctx, content.Text(text))
 				err = waited(err)
 			} else {
 				_, err = v.SendOptimistic(content.Text(text))

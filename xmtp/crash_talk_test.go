@@ -323,7 +323,7 @@ func whileStreamingConversations(t *testing.T, w *world) attempt {
 		ctx, cancel := w.alice.armed(t, at)
 		connected := w.proxy.streams()
 		streamed := make(chan error, 2)
-		last := w.next + 2
+		last := w.next + 3
 		v := must(w.alice.client.Conversation(id))(t)
 		go func() {
 			for m, err := range v.StreamMessages(ctx) {
