@@ -236,6 +236,8 @@ func whileStreaming(t *testing.T, w *world) attempt {
 		}()
 		select { // what comes after this comes on the stream
 		case <-connected:
+		case err := <-streamed: // the disk has failed before that
+			streamed <- err
 		case <-ctx.Done():
 		}
 		check(t, w.say(t.Context(), w.bob, id))
@@ -288,30 +290,6 @@ func whileRotatingTheKeyPackage(t *testing.T, w *world) attempt {
 		w.converge(t)
 		w.compare(t, v.ID(), w.alice.client, w.bob)
 		w.told(t, w.alice.client, v.ID())
-		return came
-	}
-}
-
-// Bob puts alice out of a group, and in again.
-func whileBeingLetInAgain(t *testing.T, w *world) attempt {
-	first := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID(), w.carol.InboxID()))(t)
-	return func(at cut, loss crashtest.Loss) bool {
-		w.sent = map[string]bool{} // what was said while she was out she doesn't get
-		check(t, first.RemoveMembers(t.Context(), w.alice.client.InboxID()))
-		must(first.SendText(t.Context(), w.text()))(t)
-		check(t, first.AddMembers(t.Context(), w.alice.client.InboxID()))
-		check(t, w.say(t.Context(), w.bob, first.ID()))
-		ctx, cancel := w.alice.armed(t, at)
-		err := w.alice.client.Sync(ctx)
-		cancel()
-		came := w.came(t, at, err)
-		w.recover(t, at, loss)
-		w.converge(t)
-		check(t, w.say(t.Context(), w.alice.client, first.ID()))
-		w.converge(t)
-		w.told(t, w.alice.client, first.ID())
-		w.told(t, w.carol, first.ID())
-		w.compare(t, first.ID(), w.bob, w.carol)
 		return came
 	}
 }

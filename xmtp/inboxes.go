@@ -258,7 +258,8 @@ func (x *inboxes) add(in transaction, learned []learnedLog, asked time.Time) err
 		for _, l := range learned {
 			for i, verified := range l.verified {
 				number := l.log.numbers[len(l.before.numbers)+i]
-				if err := tx.Exec("INSERT INTO identity_updates (inbox, number, verified, hash) VALUES (?, ?, ?, ?)", l.inbox, number, verified, l.hashes[i]); err != nil {
+				// It may be there: a disk that has failed at last may have taken what it refused.
+				if err := tx.Exec("INSERT OR IGNORE INTO identity_updates (inbox, number, verified, hash) VALUES (?, ?, ?, ?)", l.inbox, number, verified, l.hashes[i]); err != nil {
 					return err
 				}
 			}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 
 	"github.com/go-xmtp/go-xmtp/mls"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
 // ledger collects all that ever left clients towards a node, and the secrets to
@@ -62,14 +63,14 @@ func epochName(group []byte, epoch uint64) string {
 // observe takes the secrets of all groups of a client, in the epochs that it still knows.
 func (l *ledger) observe(t *testing.T, c *Client) {
 	t.Helper()
-	list, err := c.Conversations(ConversationOptions{})
-	check(t, err)
-	for _, v := range list {
-		ids, err := v.groups()
-		check(t, err)
-		for _, id := range ids {
-			l.observeGroup(t, c.groups.get(id))
-		}
+	var rows []store.Group
+	check(t, c.db.View(func(tx *store.Tx) error {
+		var err error
+		rows, err = tx.Groups()
+		return err
+	}))
+	for _, row := range rows {
+		l.observeGroup(t, c.groups.get(row.ID))
 	}
 }
 

@@ -102,6 +102,7 @@ func (l *liveStreams) use() (done func()) {
 	if l.users == 1 && l.client.closing.Err() == nil {
 		ctx, stop := context.WithCancel(l.client.closing)
 		l.stop = stop
+		l.trouble.over() // it was that of others
 		l.client.workers.Go(func() { l.run(ctx) })
 	}
 	return sync.OnceFunc(func() {
