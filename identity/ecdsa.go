@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
@@ -89,7 +90,27 @@ func EOASignature(rsv []byte) *associations.Signature {
 // WalletKey is the private key of an externally owned Ethereum account. It
 // does not show itself when printed or logged.
 type WalletKey struct {
-	key *secp256k1.PrivateKey
+	key        *secp256k1.PrivateKey
+	identifier func() Identifier
+}
+
+func newWalletKey(key *secp256k1.PrivateKey) *WalletKey {
+	return &WalletKey{key, sync.OnceValue(func() Identifier { return ethereumIdentifier(publicKey(key)) })}
+}
+
+// publicKey is key.PubKey() without the tables that make it faster, whose unpacking
+// takes longer than to open a client.
+func publicKey(key *secp256k1.PrivateKey) *secp256k1.PublicKey {
+	params := secp256k1.Params()
+	var x, y, one secp256k1.FieldVal
+	x.SetByteSlice(params.Gx.Bytes())
+	y.SetByteSlice(params.Gy.Bytes())
+	one.SetInt(1)
+	base := secp256k1.MakeJacobianPoint(&x, &y, &one)
+	var p secp256k1.JacobianPoint
+	secp256k1.ScalarMultNonConst(&key.Key, &base, &p)
+	p.ToAffine()
+	return secp256k1.NewPublicKey(&p.X, &p.Y)
 }
 
 // GenerateWalletKey makes a new key from crypto/rand.
@@ -98,7 +119,7 @@ func GenerateWalletKey() (*WalletKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: generating wallet key: %w", err)
 	}
-	return &WalletKey{key}, nil
+	return newWalletKey(key), nil
 }
 
 // ParseWalletKey reads the 32 bytes of a private key. It fails for 0 and for
@@ -109,11 +130,11 @@ func ParseWalletKey(b []byte) (*WalletKey, error) {
 	if len(b) != 32 || k.SetByteSlice(b) || k.IsZero() {
 		return nil, fmt.Errorf("identity: wallet key: %w", ErrEncoding)
 	}
-	return &WalletKey{secp256k1.NewPrivateKey(&k)}, nil
+	return newWalletKey(secp256k1.NewPrivateKey(&k)), nil
 }
 
 // Identifier returns the account's address.
-func (w *WalletKey) Identifier() Identifier { return ethereumIdentifier(w.key.PubKey()) }
+func (w *WalletKey) Identifier() Identifier { return w.identifier() }
 
 // Bytes returns the 32 bytes of the private key. The caller wipes them.
 func (w *WalletKey) Bytes() []byte { return w.key.Serialize() }
