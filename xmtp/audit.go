@@ -196,12 +196,15 @@ var ErrWrongInbox = errors.New("the address doesn't belong to the inbox that the
 func (x *inboxes) confirm(ctx context.Context, found map[identity.Identifier]string) error {
 	in := func(id identity.Identifier, inbox string) (bool, error) {
 		log, err := x.known(inbox)
-		if state, _ := log.latest(); err != nil || state == nil {
+		if err != nil {
 			return false, err
-		} else if _, has := state.Member(id); has {
-			return true, nil
 		}
-		return false, nil
+		state, _ := log.latest()
+		if state == nil {
+			return false, nil
+		}
+		_, has := state.Member(id)
+		return has, nil
 	}
 	var unsure []string
 	for id, inbox := range found {
