@@ -294,6 +294,30 @@ func whileRotatingTheKeyPackage(t *testing.T, w *world) attempt {
 	}
 }
 
+// Bob puts alice out of a group, and in again.
+func whileBeingLetInAgain(t *testing.T, w *world) attempt {
+	first := must(w.bob.NewGroup(t.Context(), GroupOptions{}, w.alice.client.InboxID(), w.carol.InboxID()))(t)
+	return func(at cut, loss crashtest.Loss) bool {
+		w.sent = map[string]bool{} // what was said while she was out she doesn't get
+		check(t, first.RemoveMembers(t.Context(), w.alice.client.InboxID()))
+		must(first.SendText(t.Context(), w.text()))(t)
+		check(t, first.AddMembers(t.Context(), w.alice.client.InboxID()))
+		check(t, w.say(t.Context(), w.bob, first.ID()))
+		ctx, cancel := w.alice.armed(t, at)
+		err := w.alice.client.Sync(ctx)
+		cancel()
+		came := w.came(t, at, err)
+		w.recover(t, at, loss)
+		w.converge(t)
+		check(t, w.say(t.Context(), w.alice.client, first.ID()))
+		w.converge(t)
+		w.told(t, w.alice.client, first.ID())
+		w.told(t, w.carol, first.ID())
+		w.compare(t, first.ID(), w.bob, w.carol)
+		return came
+	}
+}
+
 // Conversations and the messages of one are streamed while another one begins.
 func whileStreamingConversations(t *testing.T, w *world) attempt {
 	id := w.group(t)

@@ -55,6 +55,7 @@ var scenarios = map[string]scenario{
 	"streaming conversations":    {whileStreamingConversations, []string{"Client.StreamConversations", "Conversation.StreamMessages"}},
 	"streaming durably":          {whileStreamingDurably, []string{"Client.StreamAllMessages", "Client.ForgetDurable"}},
 	"joining":                    {whileJoining, []string{"Client.Sync"}},
+	"being let in again":         {whileBeingLetInAgain, []string{"Client.Sync"}},
 	"rotating the key package":   {whileRotatingTheKeyPackage, []string{"WorkerKeyPackages"}},
 	"changing members":           {whileChangingMembers, []string{"Conversation.AddMembers", "Conversation.RemoveMembers"}},
 	"losing a race":              {whileLosingARace, []string{"Conversation.AddMembers", "Conversation.RemoveMembers"}},

@@ -421,6 +421,26 @@ func (g *group) requeue(tx *store.Tx, i store.Intent) error {
 	return tx.SetIntent(i)
 }
 
+// requeueAll lets what was made for a membership that has ended be made for the new
+// one. It may be in the part of the log that lies between, which is not for us; but then
+// a message is the same for everybody, by its id.
+func (g *group) requeueAll(tx *store.Tx) error {
+	rows, err := tx.IntentRows(g.id)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		i, found, err := tx.Intent(row)
+		if err == nil && found && i.State == stateMade {
+			err = g.requeue(tx, i)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // contentType returns the type of encoded content, empty if it can't be told.
 func contentType(b []byte) string {
 	e, err := content.Unmarshal(b)

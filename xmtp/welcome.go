@@ -417,7 +417,7 @@ func (c *Client) storeJoined(tx *store.Tx, g *group, state *protocol.GroupState,
 	if version := state.Paused(); version != nil {
 		row.Paused = version.Required
 	}
-	err = errors.Join(tx.PutGroup(row), tx.AddArrival(g.id), tx.ForgetMembers(g.id))
+	err = errors.Join(tx.PutGroup(row), tx.AddArrival(g.id), tx.ForgetMembers(g.id), g.requeueAll(tx))
 	if visible(row) {
 		err = errors.Join(err, c.consentOnJoining(tx, row, back))
 	} else if state.Metadata.Type == protocol.Sync {
