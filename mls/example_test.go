@@ -41,8 +41,12 @@ func done[T any](s store, p *mls.Pending[T], err error) T {
 	return p.Done()
 }
 
+// newClient makes somebody with a fresh signature key.
 func newClient(name string) mls.Client {
-	const suite = mls.X25519ChaChaSHA256Ed25519
+	return newClientOf(mls.X25519ChaChaSHA256Ed25519, name)
+}
+
+func newClientOf(suite mls.CipherSuite, name string) mls.Client {
 	private, err := mls.GenerateSignatureKey(suite)
 	if err != nil {
 		log.Fatal(err)
@@ -56,13 +60,20 @@ func newClient(name string) mls.Client {
 
 // pair makes a group of alice and bob.
 func pair() (alice, bob *mls.Group, aliceStore, bobStore store) {
+	return pairOf(func(*mls.Client) {})
+}
+
+// pairOf makes a group of alice and bob, each as change has it.
+func pairOf(change func(*mls.Client), extensions ...mls.Extension) (alice, bob *mls.Group, aliceStore, bobStore store) {
 	aliceStore, bobStore = store{}, store{}
 	a, b := newClient("alice"), newClient("bob")
+	change(&a)
+	change(&b)
 	kp, err := mls.NewKeyPackage(b, mls.KeyPackageOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	created, err := mls.New([]byte("group"), a, nil, mls.Config{})
+	created, err := mls.New([]byte("group"), a, extensions, mls.Config{})
 	alice = done(aliceStore, created, err)
 	commit, err := alice.Commit(mls.CommitOptions{Proposals: []mls.Proposal{mls.Add{KeyPackage: kp.KeyPackage()}}})
 	out := done(aliceStore, commit, err)
