@@ -113,6 +113,9 @@ var (
 
 	// ErrState: stored records can't be read.
 	ErrState = errors.New("stored state is not valid")
+	// ErrNewerState: stored records are of a newer version of this package, which is
+	// needed to go on with them. They are as they were; it is an ErrState as well.
+	ErrNewerState = secrettree.ErrNewerRecord
 )
 
 // EpochError tells the epochs of a message and of the group; it is an

@@ -16,7 +16,8 @@ import (
 // Load makes a group from all of its records, in any order, as they are after any
 // number of changes. signers are the keys of our leaf: of the current one, and of
 // the next one if a change to it waits. Load copies what it keeps. It returns
-// [ErrState].
+// [ErrState], with [ErrNewerState] if a newer version of the package has stored the
+// records.
 func Load(records []Record, config Config, signers ...Signer) (*Group, error) {
 	l := loader{
 		config:   config,
@@ -124,7 +125,7 @@ func (l *loader) add(r Record) error {
 		}
 		l.updates[string(r.Key)] = bytes.Clone(v.Bytes(v.Left()))
 	default:
-		return fmt.Errorf("kind is unknown")
+		return fmt.Errorf("%w: unknown kind", ErrNewerState)
 	}
 	return nil
 }

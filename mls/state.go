@@ -14,7 +14,8 @@ import (
 
 // A group is stored as records, so that a message writes one or two small ones and
 // a commit those of the nodes that it changes. The numbers of kinds and fields
-// never change their meaning; a record whose version is unknown is refused.
+// never change their meaning. A record of a newer version is refused, and so are
+// kinds and fields that are unknown, which only a newer version can have written.
 const (
 	kindEpoch     RecordKind = 1 // one: the secrets of the current epoch
 	kindContext   RecordKind = 2 // by epoch: GroupContext
@@ -71,8 +72,12 @@ func readFields(value []byte) *fields {
 
 func openRecord(value []byte) (*wire.Reader, error) {
 	r := wire.NewReader(value)
-	if v := r.Uint8(); r.Err() == nil && v != stateVersion {
-		r.Fail(fmt.Errorf("version %d is unknown", v))
+	switch v := r.Uint8(); {
+	case r.Err() != nil:
+	case v > stateVersion:
+		r.Fail(fmt.Errorf("%w: version %d", ErrNewerState, v))
+	case v < stateVersion:
+		r.Fail(fmt.Errorf("version %d never was", v))
 	}
 	return r, r.Err()
 }
@@ -111,7 +116,7 @@ func (f *fields) read(number byte, decode func(r *wire.Reader)) {
 func (f *fields) done() error {
 	for number := range f.values {
 		if f.err == nil {
-			f.err = fmt.Errorf("field %d is unknown", number)
+			f.err = fmt.Errorf("%w: field %d", ErrNewerState, number)
 		}
 	}
 	return f.err

@@ -170,7 +170,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"mls", "parent hashes, length boundaries, rules of proposals, paths, trees, framing", stepTests, "mls", "TestEmptyParentHash|TestParentHash.*|TestLengthBoundaries|Test.*Rules"},
 	{"mls", "the official client's groups followed", stepTests, "mls", "TestOfficial.*"},
 	{"mls", "forward secrecy and post-compromise security against a copy of all state", stepTests, "mls", "TestForwardSecrecy.*|TestPostCompromiseSecurity"},
-	{"mls", "stored state: golden files, sizes, loading", stepTests, "mls", "TestGoldenState|TestRecordSizes|TestLoadErrors"},
+	{"mls", "stored state: golden files, sizes, loading", stepTests, "mls", "TestGolden.*|TestRecordSizes|TestLoadErrors"},
 	{"mls", "HPKE against RFC 9180, crypto/hpke and captured welcomes", stepTests, "internal/hpke", "TestVectors|TestOracle|TestWelcomes"},
 	{"protocol", "captures and vectors replayed: authenticators, bytes, ids, senders", stepTests, "protocol", "TestReplay.*"},
 	{"protocol", "sender HMACs, welcomes and key packages of the captures", stepTests, "protocol", "TestSenderHMACs|TestCaptured.*|TestWelcome.*"},

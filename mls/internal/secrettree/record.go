@@ -11,8 +11,12 @@ import (
 	"github.com/go-xmtp/go-xmtp/mls/internal/wire"
 )
 
-// ErrRecord tells that a stored record cannot be read.
-var ErrRecord = errors.New("malformed record of a secret tree")
+// Errors of stored records: one cannot be read, or was stored by a newer version of
+// this package.
+var (
+	ErrRecord      = errors.New("malformed record of a secret tree")
+	ErrNewerRecord = errors.New("stored by a newer version of this package, which is needed to go on")
+)
 
 // RecordID names a stored record within its tree: one byte for the kind, four
 // for the index.
@@ -38,16 +42,34 @@ type Record struct {
 // recordVersion is the first byte of every record.
 const recordVersion = 1
 
+// readVersion reads the first byte of a record.
+func readVersion(r *wire.Reader) {
+	if v := r.Uint8(); v > recordVersion {
+		r.Fail(fmt.Errorf("%w: version %d", ErrNewerRecord, v))
+	} else if v < recordVersion {
+		r.Fail(ErrRecord)
+	}
+}
+
+// recordError is what a record that can't be read is refused with.
+func recordError(r *wire.Reader) error {
+	err := r.Done()
+	if err != nil && !errors.Is(err, ErrNewerRecord) {
+		return ErrRecord
+	}
+	return err
+}
+
 func (t *Tree) nodeValue(secret suite.Secret) suite.Secret {
 	return append(suite.Secret{recordVersion}, secret...)
 }
 
 func (t *Tree) readNode(b []byte) (suite.Secret, error) {
 	r := wire.NewReader(b)
-	version := r.Uint8()
+	readVersion(r)
 	secret := r.Bytes(t.suite.HashSize())
-	if err := r.Done(); err != nil || version != recordVersion {
-		return nil, ErrRecord
+	if err := recordError(r); err != nil {
+		return nil, err
 	}
 	return slices.Clone(suite.Secret(secret)), nil
 }
@@ -71,7 +93,7 @@ func (t *Tree) ratchetValue(r *ratchet) suite.Secret {
 
 func (t *Tree) readRatchet(b []byte) (*ratchet, error) {
 	rd := wire.NewReader(b)
-	version := rd.Uint8()
+	readVersion(rd)
 	r := &ratchet{next: rd.Uint32()}
 	copy(r.secret[:], rd.Bytes(t.suite.HashSize()))
 	if rd.Err() == nil && rd.Left() > 0 {
@@ -86,9 +108,9 @@ func (t *Tree) readRatchet(b []byte) (*ratchet, error) {
 		}
 		r.skipped = append(r.skipped, s)
 	}
-	if rd.Done() != nil || version != recordVersion {
+	if err := recordError(rd); err != nil {
 		r.wipe()
-		return nil, ErrRecord
+		return nil, err
 	}
 	return r, nil
 }
@@ -124,7 +146,8 @@ func (u *Use) Changes(yield func(Record) bool) {
 	}
 }
 
-// Load makes a tree from its records, which it copies. The error is [ErrRecord].
+// Load makes a tree from its records, which it copies. The error is [ErrRecord] or
+// [ErrNewerRecord].
 func Load(s *suite.Suite, leaves treemath.LeafCount, w Window, records []Record) (*Tree, error) {
 	t := newTree(s, leaves, w)
 	for _, r := range records {
@@ -160,7 +183,7 @@ func (t *Tree) load(rec Record) error {
 		}
 		t.ratchets[id] = r
 	default:
-		return ErrRecord
+		return fmt.Errorf("%w: unknown kind", ErrNewerRecord)
 	}
 	return nil
 }

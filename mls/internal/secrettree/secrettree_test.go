@@ -451,17 +451,25 @@ func TestLoadRefuses(t *testing.T) {
 		"twice the same ratchet":    {last, last},
 		"node outside":              {{recordID(nodeRecord, 7), node.Value}},
 		"ratchet outside":           {{recordID(ratchetRecord, 8), last.Value}},
-		"unknown kind":              {{recordID(9, 0), node.Value}},
 		"node without value":        {{node.ID, nil}},
 		"ratchet without value":     {{last.ID, nil}},
-		"node of another version":   edit(node, func(r *Record) { r.Value[0]++ }),
-		"ratchet of other version":  edit(last, func(r *Record) { r.Value[0]++ }),
+		"node of no version":        edit(node, func(r *Record) { r.Value[0]-- }),
+		"ratchet of no version":     edit(last, func(r *Record) { r.Value[0]-- }),
 		"long node":                 edit(node, func(r *Record) { r.Value = append(r.Value, 0) }),
 		"long ratchet":              edit(last, func(r *Record) { r.Value = append(r.Value, 0) }),
 		"skipped one after the end": edit(last, func(r *Record) { r.Value[1+4+32+3] = 200 }),
 		"skipped ones out of order": edit(last, func(r *Record) { r.Value[1+4+32+3] = 2 }),
 	} {
 		if _, err := Load(s, 4, window, bad); !errors.Is(err, ErrRecord) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, newer := range map[string][]Record{
+		"unknown kind":             {{recordID(9, 0), node.Value}},
+		"node of newer version":    edit(node, func(r *Record) { r.Value[0]++ }),
+		"ratchet of newer version": edit(last, func(r *Record) { r.Value[0]++ }),
+	} {
+		if _, err := Load(s, 4, window, newer); !errors.Is(err, ErrNewerRecord) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
