@@ -32,6 +32,11 @@ func TestGoMixedGroup(t *testing.T) {
 			w := newWorld(t, fmt.Sprintf("Go: five Go and five official clients at random, seed %d", seed), official.Baseline)
 			w.openShared()
 			k := &walk{t: t, world: w, random: rand.New(rand.NewPCG(uint64(seed), 1)), said: map[string]member{}}
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("steps:\n%s", strings.Join(k.log, "\n"))
+				}
+			})
 			oldest, newest := w.start(official.Oldest), w.start(official.Newest)
 			for _, c := range []*official.Client{
 				oldest.Client("oldest"), w.Client("one"), w.Client("two"), newest.Client("three"), newest.Client("newest"),
@@ -58,6 +63,7 @@ type walk struct {
 
 	said   map[string]member // whose sender, one of ours, was told that it is done
 	beside []aside
+	log    []string // of the steps
 	steps, refused,
 	restarts, leaves int
 }
@@ -170,14 +176,14 @@ func (k *walk) wander() {
 	}
 }
 
-// tell logs a step, for whoever has to find out why a walk ended badly.
+// tell notes a step, for whoever has to find out why a walk ended badly.
 func (k *walk) tell(step int, actor member, what string, whom member, err error) {
 	k.t.Helper()
 	result := "ok"
 	if err != nil {
 		result, _, _ = strings.Cut(err.Error(), "\n")
 	}
-	k.t.Logf("%d: member %d (%T, epoch %s) %s, %d: %s", step, slices.Index(k.members, actor), actor, actor.epoch(), what, slices.Index(k.members, whom), result)
+	k.log = append(k.log, fmt.Sprintf("%d: member %d (%T, epoch %s) %s, %d: %s", step, slices.Index(k.members, actor), actor, actor.epoch(), what, slices.Index(k.members, whom), result))
 }
 
 // heard tells whether what the member just said must have arrived somewhere. Official
