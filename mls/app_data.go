@@ -90,8 +90,9 @@ type UnresolvedCommit struct {
 	Committer Sender
 	Proposals []CommittedProposal
 
-	group   *Group
+	group   *publicState
 	message []byte
+	process func(message []byte) (*Pending[Event], error)
 }
 
 func (*UnresolvedCommit) isEvent() {}
@@ -99,20 +100,18 @@ func (*UnresolvedCommit) isEvent() {}
 // unresolvedError ends the staging of a commit whose new application data are not known.
 type unresolvedError struct {
 	*AppDataError
-	content *framedContent
+	committer Sender
+	proposals []listedProposal
 }
 
-// unresolved makes the event of a commit that can't be staged yet.
-func (g *Group) unresolved(asked *unresolvedError, message []byte) (*Pending[Event], error) {
-	list, err := g.resolve(asked.content.commit, asked.content.sender)
-	if err != nil {
-		return nil, err
-	}
-	u := &UnresolvedCommit{Changes: asked.Changes, Committer: asked.content.sender, group: g, message: slices.Clone(message)}
-	for _, p := range list {
+// unresolved makes the event of a commit that can't be staged yet. process is what
+// takes in the message.
+func (g *publicState) unresolved(asked *unresolvedError, message []byte, process func([]byte) (*Pending[Event], error)) *Pending[Event] {
+	u := &UnresolvedCommit{Changes: asked.Changes, Committer: asked.committer, group: g, message: slices.Clone(message), process: process}
+	for _, p := range asked.proposals {
 		u.Proposals = append(u.Proposals, CommittedProposal{p.proposal, p.sender, p.ref != nil})
 	}
-	return newPending[Event](g, u, nil, nil, nil), nil
+	return newPending[Event](g, u, nil, nil, nil)
 }
 
 // Resolve goes on with the commit: data has what is new of each component that is
@@ -129,7 +128,7 @@ func (u *UnresolvedCommit) Resolve(data map[ComponentID][]byte) (*Pending[Event]
 		g.config.appData = map[ComponentID][]byte{}
 	}
 	defer func() { g.config.appData = nil }()
-	p, err := g.process(u.message)
+	p, err := u.process(u.message)
 	if err != nil {
 		return nil, fmt.Errorf("mls: resolve: %w", err)
 	}
@@ -273,5 +272,5 @@ func (g *Group) SafeExport(component ComponentID) (*Pending[[]byte], error) {
 		e.export.Spent(rest)
 		e.export = rest
 	}
-	return newPending(g, secret, changes, done, func() { rest.Spent(e.export); clear(secret) }), nil
+	return newPending(&g.publicState, secret, changes, done, func() { rest.Spent(e.export); clear(secret) }), nil
 }

@@ -78,7 +78,7 @@ func (g *Group) MergeOwnCommit() (*Pending[*StagedCommit], error) {
 		return nil, fmt.Errorf("mls: merge own commit: %w", err)
 	}
 	changes, done := g.merge(tr, nil)
-	return newPending(g, tr.staged, changes, done, nil), nil
+	return newPending(&g.publicState, tr.staged, changes, done, nil), nil
 }
 
 // DropOwnCommit drops our pending commit, which was refused (§14). It returns
@@ -89,7 +89,7 @@ func (g *Group) DropOwnCommit() (*Pending[*StagedCommit], error) {
 		return nil, fmt.Errorf("mls: drop own commit: %w", err)
 	}
 	changes := func() []Record { return []Record{{Kind: kindOwnCommit}} }
-	return newPending(g, tr.staged, changes, func() {
+	return newPending(&g.publicState, tr.staged, changes, func() {
 		tr.wipe(g.current)
 		g.ownCommit = nil
 	}, nil), nil
@@ -169,7 +169,7 @@ func (g *Group) commit(opts CommitOptions) (*Pending[*OutgoingCommit], error) {
 		g.addSigner(signer)
 		g.ownCommit = tr
 	}
-	return newPending(g, out, changes, done, func() { tr.wipe(e) }).consuming(e.context.epoch, use), nil
+	return newPending(&g.publicState, out, changes, done, func() { tr.wipe(e) }).consuming(e.context.epoch, use), nil
 }
 
 // withoutPath encodes the content of a commit of ours for [Load], which doesn't need

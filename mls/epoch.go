@@ -10,7 +10,8 @@ import (
 	"github.com/go-xmtp/go-xmtp/mls/internal/treemath"
 )
 
-// epoch is the state of a group in one epoch as a member has it. All but messages
+// epoch is the state of a group in one epoch as a member has it, or as a follower does:
+// then own is noLeaf, and there are no secrets. All but messages
 // stays as it is until the epoch ends.
 type epoch struct {
 	suite    *suite.Suite
@@ -28,15 +29,22 @@ type epoch struct {
 	export *schedule.ExportTree
 }
 
+// after is the epoch that follows by the proposals of o, without its secrets and its
+// interim transcript hash.
+func (e *epoch) after(o *outcome, confirmedHash []byte) *epoch {
+	return &epoch{
+		suite: e.suite, requires: o.requires, tree: o.tree, own: e.own, reinit: o.reinit,
+		context: e.context.next(o.tree.rootHash(), confirmedHash, cloneExtensions(o.extensions)),
+	}
+}
+
 // begin derives the epoch that follows by the proposals of o (§8). initSecret is that
 // of e, or of an external commit; pskSecret is that of PSKSecret. The member secret is
 // for the Welcome, and the caller wipes it and the joiner secret.
 func (e *epoch) begin(o *outcome, confirmedHash []byte, keys privateKeys,
 	initSecret, commitSecret, pskSecret suite.Secret, window secrettree.Window) (next *epoch, joiner, member suite.Secret) {
-	next = &epoch{
-		suite: e.suite, requires: o.requires, tree: o.tree, own: e.own, keys: keys, reinit: o.reinit,
-		context: e.context.next(o.tree.rootHash(), confirmedHash, cloneExtensions(o.extensions)),
-	}
+	next = e.after(o, confirmedHash)
+	next.keys = keys
 	joiner = schedule.JoinerSecret(e.suite, initSecret, commitSecret, next.context.raw)
 	member = schedule.MemberSecret(e.suite, joiner, pskSecret)
 	epochSecret := schedule.EpochSecret(e.suite, member, next.context.raw)

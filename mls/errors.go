@@ -111,6 +111,13 @@ var (
 	// ErrNoRatchetTree: the tree is neither in the Welcome or GroupInfo nor given.
 	ErrNoRatchetTree = errors.New("ratchet tree is missing")
 
+	// ErrEncrypted: a [Follower] was given a PrivateMessage. If that is a commit
+	// ([ParseHeader] tells), the group goes on without the follower.
+	ErrEncrypted = errors.New("a PrivateMessage can't be followed")
+	// ErrFork: a GroupInfo is of the same epoch, but of another history than the one
+	// that a [Follower] has followed.
+	ErrFork = errors.New("another history of the group")
+
 	// ErrState: stored records can't be read.
 	ErrState = errors.New("stored state is not valid")
 	// ErrNewerState: stored records are of a newer version of this package, which is

@@ -29,17 +29,6 @@ func ExternalSenders(list ...ExternalSender) Extension {
 	return Extension{ExtensionExternalSenders, data}
 }
 
-// ExternalSenders lists the external senders of the group (§12.1.8.1).
-func (g *Group) ExternalSenders() []ExternalSender {
-	// Both are checked whenever a context comes about.
-	list, _ := readExternalSenders(g.current.context.extensions)
-	for i := range list {
-		list[i].SignatureKey = bytes.Clone(list[i].SignatureKey)
-		list[i].Credential.Data = bytes.Clone(list[i].Credential.Data)
-	}
-	return list
-}
-
 func readExternalSenders(exts []Extension) ([]ExternalSender, error) {
 	data, ok := extensionData(exts, ExtensionExternalSenders)
 	if !ok {
@@ -63,19 +52,6 @@ func (s Sender) mayPropose(p Proposal) bool {
 		return s.Type == SenderExternal
 	}
 	return false
-}
-
-// processOutside takes in a PublicMessage of somebody who is no member (§6.2).
-func (g *Group) processOutside(m *publicMessage) (*Pending[Event], error) {
-	e, c := g.current, m.content
-	key, context, err := e.outsider(c)
-	if err != nil {
-		return nil, err
-	}
-	if err := verifyContent(e.suite, key, m.auth.signature, WireFormatPublicMessage, c.raw, nil, context); err != nil {
-		return nil, err
-	}
-	return g.handshake(&authenticatedContent{WireFormatPublicMessage, c, m.auth}, nil)
 }
 
 // outsider is the key that verifies content of somebody who is no member, and the

@@ -52,7 +52,7 @@ func JoinExternal(groupInfo []byte, c Client, opts ExternalJoinOptions, config C
 	if err != nil {
 		return nil, fmt.Errorf("mls: external join: %w", err)
 	}
-	return newPending(x.Group, x, x.Group.records, nil, nil), nil
+	return newPending(&x.Group.publicState, x, x.Group.records, nil, nil), nil
 }
 
 func readPublicInfo(message []byte) (*groupInfo, error) {
@@ -138,17 +138,26 @@ func joinExternal(message []byte, c Client, opts ExternalJoinOptions, config Con
 	return x, nil
 }
 
-// entryProposals are what one who joins commits, and the init secret that the members
-// get by it (§8.3, §12.4.3.2).
-func (e *epoch) entryProposals(info *groupInfo, opts ExternalJoinOptions) ([]listedProposal, suite.Secret, error) {
+// externalPub is the key for external commits (§12.4.3.2).
+func (info *groupInfo) externalPub() ([]byte, error) {
 	data, ok := extensionData(info.extensions, ExtensionExternalPub)
 	if !ok {
-		return nil, nil, ErrNoExternalPub
+		return nil, ErrNoExternalPub
 	}
 	r := wire.NewReader(data)
 	public := r.Opaque()
 	if err := r.Done(); err != nil {
-		return nil, nil, malformed("external public key", err)
+		return nil, malformed("external public key", err)
+	}
+	return public, nil
+}
+
+// entryProposals are what one who joins commits, and the init secret that the members
+// get by it (§8.3, §12.4.3.2).
+func (e *epoch) entryProposals(info *groupInfo, opts ExternalJoinOptions) ([]listedProposal, suite.Secret, error) {
+	public, err := info.externalPub()
+	if err != nil {
+		return nil, nil, err
 	}
 	from := Sender{Type: SenderNewMemberCommit}
 	var list []listedProposal

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"fmt"
-	"iter"
 
 	"github.com/go-xmtp/go-xmtp/mls/internal/schedule"
 	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
@@ -14,18 +13,11 @@ import (
 // [Pending] with the records to store, and [Load] makes the group from all of its
 // records again. A Group must be used by one goroutine at a time.
 type Group struct {
-	config  Config
-	signers []Signer
-	current *epoch
-	past    []*pastEpoch // newest first
-
-	proposals []*storedProposal
+	publicState
+	signers   []Signer
+	past      []*pastEpoch            // newest first
 	updates   map[string]suite.Secret // private keys of our Updates, by public key
 	ownCommit *transition             // made by us, not merged yet
-
-	inactive bool // we were removed
-	pending  bool
-	parked   *parkedTree // then current has no tree
 }
 
 // New creates a group of one member, c, in epoch 0 (§11). extensions are those of
@@ -36,7 +28,7 @@ func New(groupID []byte, c Client, extensions []Extension, config Config) (*Pend
 	if err != nil {
 		return nil, fmt.Errorf("mls: new group: %w", err)
 	}
-	return newPending(g, g, g.records, nil, nil), nil
+	return newPending(&g.publicState, g, g.records, nil, nil), nil
 }
 
 func create(groupID []byte, c Client, extensions []Extension, config Config) (*Group, error) {
@@ -92,54 +84,17 @@ func create(groupID []byte, c Client, extensions []Extension, config Config) (*G
 }
 
 func newGroup(e *epoch, config Config, signers ...Signer) *Group {
-	return &Group{config: config, signers: signers, current: e, updates: make(map[string]suite.Secret)}
+	return &Group{
+		publicState: publicState{config: config, current: e},
+		signers:     signers, updates: make(map[string]suite.Secret),
+	}
 }
-
-// ID is the group's identifier (§8.1).
-func (g *Group) ID() []byte { return bytes.Clone(g.current.context.groupID) }
-
-// Epoch counts the commits of the group (§8.1); after our removal it stays.
-func (g *Group) Epoch() uint64 { return g.current.context.epoch }
-
-// CipherSuite is the group's suite (§8.1).
-func (g *Group) CipherSuite() CipherSuite { return g.current.context.suite }
-
-// Extensions are the extensions of the group context, in order (§8.1).
-func (g *Group) Extensions() []Extension { return cloneExtensions(g.current.context.extensions) }
-
-// Extension is the body of the group context's extension of type t, if it is there
-// (§8.1).
-func (g *Group) Extension(t ExtensionType) ([]byte, bool) {
-	data, ok := extensionData(g.current.context.extensions, t)
-	return bytes.Clone(data), ok
-}
-
-// Context is the encoded GroupContext (§8.1).
-func (g *Group) Context() []byte { return bytes.Clone(g.current.context.raw) }
 
 // Active tells whether we are a member: false after our removal (§12.3).
 func (g *Group) Active() bool { return !g.inactive }
 
 // OwnLeaf is our own place in the tree (§4).
 func (g *Group) OwnLeaf() LeafIndex { return g.current.own }
-
-// Members yields the members in the order of their leaves (§4).
-func (g *Group) Members() iter.Seq[Member] {
-	t := g.tree()
-	return func(yield func(Member) bool) {
-		for i, leaf := range t.leaves() {
-			if !yield(Member{i, leaf}) {
-				return
-			}
-		}
-	}
-}
-
-// Member is the member at leaf i (§4); false if there is none.
-func (g *Group) Member(i LeafIndex) (Member, bool) {
-	leaf, ok := g.leaf(i)
-	return Member{i, leaf}, ok
-}
 
 // EpochAuthenticator is a secret that two members can compare to make sure that
 // they are in the same epoch of the same group (§8.7).
@@ -158,13 +113,6 @@ func (g *Group) Export(label string, context []byte, length int) ([]byte, error)
 	}
 	return secret, nil
 }
-
-// RatchetTree is the encoded tree, for those who join with a Welcome that doesn't
-// have it inside (§12.4.3.3).
-func (g *Group) RatchetTree() []byte { return g.tree().append(nil) }
-
-// TreeHash is the hash of the tree (§7.8).
-func (g *Group) TreeHash() []byte { return bytes.Clone(g.current.context.treeHash) }
 
 // signer is the private key that belongs to our leaf.
 func (g *Group) signer() (Signer, error) {

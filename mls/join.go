@@ -50,7 +50,7 @@ func Join(welcome []byte, keyPackage *PrivateKeyPackage, signer Signer, ratchetT
 	if err != nil {
 		return nil, fmt.Errorf("mls: join: %w", err)
 	}
-	return newPending(j.Group, j, j.Group.records, nil, nil), nil
+	return newPending(&j.Group.publicState, j, j.Group.records, nil, nil), nil
 }
 
 func join(message []byte, kp *PrivateKeyPackage, signer Signer, ratchetTree []byte, config Config) (*Joined, error) {

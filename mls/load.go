@@ -19,16 +19,14 @@ import (
 // [ErrState], with [ErrNewerState] if a newer version of the package has stored the
 // records.
 func Load(records []Record, config Config, signers ...Signer) (*Group, error) {
-	l := loader{
-		config:   config,
-		contexts: make(map[uint64]*groupContext),
-		keys:     make(map[uint64][]secrettree.Record),
+	l, err := sortRecords(records, config)
+	if err == nil {
+		var g *Group
+		if g, err = l.group(signers); err == nil {
+			return g, nil
+		}
 	}
-	g, err := l.load(records, signers)
-	if err != nil {
-		return nil, fmt.Errorf("mls: load: %w: %w", ErrState, err)
-	}
-	return g, nil
+	return nil, fmt.Errorf("mls: load: %w: %w", ErrState, err)
 }
 
 // loader sorts records by kind.
@@ -49,8 +47,13 @@ type loadedNode struct {
 	raw []byte
 }
 
-func (l *loader) load(records []Record, signers []Signer) (*Group, error) {
-	l.updates = make(map[string]suite.Secret)
+func sortRecords(records []Record, config Config) (*loader, error) {
+	l := &loader{
+		config:   config,
+		contexts: make(map[uint64]*groupContext),
+		keys:     make(map[uint64][]secrettree.Record),
+		updates:  make(map[string]suite.Secret),
+	}
 	for _, r := range records {
 		if err := l.add(r); err != nil {
 			return nil, fmt.Errorf("record %d/%x: %w", r.Kind, r.Key, err)
@@ -59,15 +62,24 @@ func (l *loader) load(records []Record, signers []Signer) (*Group, error) {
 	if l.epoch == nil {
 		return nil, fmt.Errorf("no record of the epoch")
 	}
-	g := &Group{config: l.config, signers: signers, updates: l.updates}
-	for _, step := range []func(*Group) error{
-		l.loadTree, l.loadEpoch, l.loadPast, l.loadProposals, l.loadOwnCommit,
-	} {
-		if err := step(g); err != nil {
-			return nil, err
-		}
+	return l, nil
+}
+
+func (l *loader) group(signers []Signer) (*Group, error) {
+	g := &Group{publicState: publicState{config: l.config}, signers: signers, updates: l.updates}
+	if err := l.loadTree(&g.publicState); err != nil {
+		return nil, err
 	}
-	return g, nil
+	if err := l.loadEpoch(g); err != nil {
+		return nil, err
+	}
+	if err := l.loadPast(g); err != nil {
+		return nil, err
+	}
+	if err := l.loadProposals(&g.publicState); err != nil {
+		return nil, err
+	}
+	return g, l.loadOwnCommit(g)
 }
 
 // add takes in one record.
@@ -137,7 +149,7 @@ func loadContext(b []byte) (*groupContext, error) {
 }
 
 // loadTree puts the nodes together, parked.
-func (l *loader) loadTree(g *Group) error {
+func (l *loader) loadTree(g *publicState) error {
 	slices.SortFunc(l.nodes, func(a, b loadedNode) int { return cmp.Compare(a.x, b.x) })
 	size := 0
 	for _, n := range l.nodes {
@@ -175,21 +187,30 @@ func (l *loader) loadTree(g *Group) error {
 	return nil
 }
 
-func (l *loader) loadEpoch(g *Group) error {
+// openEpoch makes the current epoch but for the fields of its record, which follow.
+func (l *loader) openEpoch() (*epoch, *fields, error) {
 	f := readFields(l.epoch)
 	number := f.takeUint(fieldEpoch)
 	if f.err != nil {
-		return fmt.Errorf("epoch: %w", f.err)
+		return nil, nil, fmt.Errorf("epoch: %w", f.err)
 	}
 	e := &epoch{context: l.contexts[number]}
 	if e.context == nil {
-		return fmt.Errorf("epoch %d has no context", number)
+		return nil, nil, fmt.Errorf("epoch %d has no context", number)
 	}
 	var err error
 	if e.suite, err = lookupSuite(e.context.suite, l.config.Suites); err != nil {
-		return err
+		return nil, nil, err
 	}
 	if e.requires, err = newRequirements(e.context.suite, e.context.extensions); err != nil {
+		return nil, nil, err
+	}
+	return e, f, nil
+}
+
+func (l *loader) loadEpoch(g *Group) error {
+	e, f, err := l.openEpoch()
+	if err != nil {
 		return err
 	}
 	e.readFields(f)
@@ -197,7 +218,7 @@ func (l *loader) loadEpoch(g *Group) error {
 	if err := f.done(); err != nil {
 		return fmt.Errorf("epoch: %w", err)
 	}
-	if e.messages, err = secrettree.Load(e.suite, g.parked.size, l.config.ratchetWindow(), l.keys[number]); err != nil {
+	if e.messages, err = secrettree.Load(e.suite, g.parked.size, l.config.ratchetWindow(), l.keys[e.context.epoch]); err != nil {
 		return err
 	}
 	g.current = e
@@ -253,7 +274,7 @@ func (l *loader) loadPast(g *Group) error {
 	return nil
 }
 
-func (l *loader) loadProposals(g *Group) error {
+func (l *loader) loadProposals(g *publicState) error {
 	orders := make(map[*storedProposal]uint32)
 	for _, r := range l.proposals {
 		v, err := openRecord(r.Value)

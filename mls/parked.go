@@ -21,7 +21,13 @@ const noLeafHere = math.MaxUint32
 // its tree is kept encoded until something else needs it. It does nothing while a
 // commit of our own or a [Pending] waits.
 func (g *Group) Park() {
-	if g.parked != nil || g.pending || g.ownCommit != nil {
+	if g.ownCommit == nil {
+		g.park()
+	}
+}
+
+func (g *publicState) park() {
+	if g.parked != nil || g.pending {
 		return
 	}
 	p := newParkedTree(g.current.tree.size)
@@ -59,7 +65,7 @@ func (p *parkedTree) leaf(i LeafIndex) (LeafNode, bool) {
 }
 
 // tree is the current ratchet tree.
-func (g *Group) tree() *ratchetTree {
+func (g *publicState) tree() *ratchetTree {
 	if p := g.parked; p != nil {
 		r := wire.NewReader(wire.AppendOpaque(nil, p.bytes))
 		g.current.tree = readRatchetTree(r, g.current.suite)
@@ -72,7 +78,7 @@ func (g *Group) tree() *ratchetTree {
 }
 
 // leaf is the leaf at i in the current epoch.
-func (g *Group) leaf(i LeafIndex) (LeafNode, bool) {
+func (g *publicState) leaf(i LeafIndex) (LeafNode, bool) {
 	if g.parked != nil {
 		return g.parked.leaf(i)
 	}

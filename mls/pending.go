@@ -23,12 +23,12 @@ func (r Record) Format(f fmt.State, _ rune) {
 // RecordKind tells the kinds of records apart; they can be kept in one table.
 type RecordKind uint8
 
-// Pending is the outcome of a call that changes a group, before the change. Store
+// Pending is the outcome of a call that changes a [Group] or a [Follower], before the change. Store
 // [Pending.Changes] in one transaction, together with whatever belongs to them,
 // then call Done; or call Discard, which leaves the group as it was. Until then
 // the group refuses other changing calls by [ErrPending].
 type Pending[T any] struct {
-	group   *Group
+	group   *publicState
 	result  T
 	changes func() []Record
 	done    func()
@@ -39,7 +39,7 @@ type Pending[T any] struct {
 }
 
 // newPending opens a pending result of g. The functions may be nil.
-func newPending[T any](g *Group, result T, changes func() []Record, done, discard func()) *Pending[T] {
+func newPending[T any](g *publicState, result T, changes func() []Record, done, discard func()) *Pending[T] {
 	g.pending = true
 	return &Pending[T]{group: g, result: result, changes: changes, done: done, discard: discard}
 }
@@ -74,7 +74,7 @@ func (p *Pending[T]) Result() T { return p.result }
 
 // Done makes the change, after its records have been stored, and returns the
 // result. If what was stored is lost again (a transaction over several calls was
-// rolled back), [Load] the group anew.
+// rolled back), [Load] the group anew, or the follower.
 func (p *Pending[T]) Done() T {
 	if p.use != nil && p.group != nil {
 		// At most one result is pending, so nothing can have changed the ratchet.

@@ -96,7 +96,7 @@ func (g *Group) process(message []byte) (*Pending[Event], error) {
 		return nil, fmt.Errorf("%w: %d", ErrWireFormat, m.format)
 	}
 	if u, ok := errors.AsType[*unresolvedError](err); ok {
-		return g.unresolved(u, message)
+		return g.unresolved(u, message, g.process), nil
 	}
 	return p, err
 }
@@ -115,63 +115,29 @@ func (g *Group) ownEcho(message []byte) *Pending[Event] {
 	hash := g.current.suite.Hash(nil, message)
 	if tr := g.ownCommit; tr != nil && bytes.Equal(hash, tr.hash) {
 		changes, done := g.merge(tr, nil)
-		return newPending[Event](g, tr.staged, changes, done, nil)
+		return newPending[Event](&g.publicState, tr.staged, changes, done, nil)
 	}
 	if bytes.Equal(hash, g.current.entry) {
-		return newPending[Event](g, &OwnMessage{ContentTypeCommit, g.Epoch() - 1}, nil, nil, nil)
+		return newPending[Event](&g.publicState, &OwnMessage{ContentTypeCommit, g.Epoch() - 1}, nil, nil, nil)
 	}
 	for _, p := range g.past {
 		if bytes.Equal(hash, p.ownCommit) {
-			return newPending[Event](g, &OwnMessage{ContentTypeCommit, p.number}, nil, nil, nil)
+			return newPending[Event](&g.publicState, &OwnMessage{ContentTypeCommit, p.number}, nil, nil, nil)
 		}
-	}
-	return nil
-}
-
-// acceptHandshake checks that proposals and commits may come in this format now.
-func (g *Group) acceptHandshake(f WireFormat, groupID []byte, epoch uint64) error {
-	switch {
-	case !bytes.Equal(groupID, g.current.context.groupID):
-		return ErrWrongGroup
-	case g.config.OneFormat && f != g.config.handshakeFormat():
-		return fmt.Errorf("%w: %d", ErrWireFormat, f)
-	case epoch != g.Epoch():
-		return &EpochError{epoch, g.Epoch()}
-	case g.inactive:
-		return ErrInactive
-	case g.current.reinit != nil:
-		return ErrReInit
 	}
 	return nil
 }
 
 // processPublic takes in a PublicMessage (§6.2).
 func (g *Group) processPublic(m *publicMessage) (*Pending[Event], error) {
-	e, c := g.current, m.content
-	if c.contentType == ContentTypeApplication {
-		return nil, fmt.Errorf("%w: application data in a PublicMessage", ErrWireFormat)
-	}
-	if err := g.acceptHandshake(WireFormatPublicMessage, c.groupID, c.epoch); err != nil {
+	a, err := g.verifyPublic(m, g.current.verifyMembershipTag)
+	if err != nil {
 		return nil, err
 	}
-	from, ok := c.sender.Leaf()
-	if !ok {
-		return g.processOutside(m)
+	if c := m.content; c.sender.is(g.current.own) {
+		return newPending[Event](&g.publicState, &OwnMessage{c.contentType, c.epoch}, nil, nil, nil), nil
 	}
-	leaf, ok := g.leaf(from)
-	if !ok {
-		return nil, fmt.Errorf("%w: leaf %d is blank", ErrSender, from)
-	}
-	if err := e.verifyMembershipTag(m); err != nil {
-		return nil, err
-	}
-	if err := verifyContent(e.suite, leaf.signatureKey(), m.auth.signature, WireFormatPublicMessage, c.raw, nil, e.context.raw); err != nil {
-		return nil, err
-	}
-	if from == e.own {
-		return newPending[Event](g, &OwnMessage{c.contentType, c.epoch}, nil, nil, nil), nil
-	}
-	return g.handshake(&authenticatedContent{WireFormatPublicMessage, c, m.auth}, nil)
+	return g.handshake(a, nil)
 }
 
 // handshake takes in a proposal or commit of somebody else whose signature was
@@ -179,52 +145,19 @@ func (g *Group) processPublic(m *publicMessage) (*Pending[Event], error) {
 func (g *Group) handshake(m *authenticatedContent, use *secrettree.Use) (*Pending[Event], error) {
 	g.tree()
 	if m.content.contentType == ContentTypeProposal {
-		return g.receiveProposal(m, use)
+		p, err := g.receiveProposal(m)
+		if err != nil {
+			return nil, err
+		}
+		return p.consuming(m.content.epoch, use), nil
 	}
 	tr, err := g.stage(m)
-	if asked, ok := errors.AsType[*AppDataError](err); ok {
-		return nil, &unresolvedError{asked, m.content}
-	}
 	if err != nil {
 		return nil, fmt.Errorf("commit of %v: %w", m.content.sender, err)
 	}
 	changes, done := g.merge(tr, use)
 	current := g.current
-	return newPending[Event](g, tr.staged, changes, done, func() { tr.wipe(current) }).consuming(m.content.epoch, use), nil
-}
-
-func (g *Group) receiveProposal(m *authenticatedContent, use *secrettree.Use) (*Pending[Event], error) {
-	p, err := readStoredProposal(g.current.suite, m.append(nil))
-	if err != nil {
-		return nil, err
-	}
-	if _, err := g.current.apply([]listedProposal{p.listedProposal}, Sender{}, &g.config); err != nil {
-		return nil, fmt.Errorf("proposal of %v: %w", p.sender, err)
-	}
-	event := &ReceivedProposal{p.sender, p.proposal, bytes.Clone(m.content.authenticatedData)}
-	changes := func() []Record { return g.proposalRecord(p) }
-	done := func() { g.addProposal(p) }
-	return newPending[Event](g, event, changes, done, nil).consuming(m.content.epoch, use), nil
-}
-
-// findProposal is the place of a proposal among those that wait, -1 if it isn't.
-func (g *Group) findProposal(ref []byte) int {
-	return slices.IndexFunc(g.proposals, func(s *storedProposal) bool { return bytes.Equal(s.ref, ref) })
-}
-
-// addProposal adds a proposal to those that wait, once.
-func (g *Group) addProposal(p *storedProposal) {
-	if g.findProposal(p.ref) < 0 {
-		g.proposals = append(g.proposals, p)
-	}
-}
-
-// proposalRecord is the record that addProposal makes, if it makes one.
-func (g *Group) proposalRecord(p *storedProposal) []Record {
-	if g.findProposal(p.ref) >= 0 {
-		return nil
-	}
-	return []Record{p.record(len(g.proposals))}
+	return newPending[Event](&g.publicState, tr.staged, changes, done, func() { tr.wipe(current) }).consuming(m.content.epoch, use), nil
 }
 
 // processPrivate takes in a PrivateMessage (§6.3).
@@ -244,7 +177,7 @@ func (g *Group) processPrivate(m *privateMessage) (*Pending[Event], error) {
 	kind := secrettree.Application
 	if m.contentType != ContentTypeApplication {
 		if from.leaf == in.own && m.epoch != g.Epoch() {
-			return newPending[Event](g, &OwnMessage{m.contentType, m.epoch}, nil, nil, nil), nil
+			return newPending[Event](&g.publicState, &OwnMessage{m.contentType, m.epoch}, nil, nil, nil), nil
 		}
 		if err := g.acceptHandshake(WireFormatPrivateMessage, m.groupID, m.epoch); err != nil {
 			return nil, err
@@ -280,7 +213,7 @@ func (g *Group) processPrivate(m *privateMessage) (*Pending[Event], error) {
 		SignatureKey: bytes.Clone(sender.signatureKey),
 		Credential:   Credential{sender.credential.Type, bytes.Clone(sender.credential.Data)},
 	}
-	return newPending[Event](g, event, nil, nil, nil).consuming(m.epoch, use), nil
+	return newPending[Event](&g.publicState, event, nil, nil, nil).consuming(m.epoch, use), nil
 }
 
 // epochView is what is needed to read messages of an epoch, current or past.
@@ -331,7 +264,7 @@ func (g *Group) ownPrivate(m *privateMessage, in epochView, from senderData, kin
 	use, err := in.messages.Key(from.leaf, kind, from.generation)
 	switch {
 	case errors.Is(err, ErrTooDistantInPast), errors.Is(err, ErrSecretReused):
-		return newPending[Event](g, &OwnMessage{m.contentType, m.epoch}, nil, nil, nil), nil
+		return newPending[Event](&g.publicState, &OwnMessage{m.contentType, m.epoch}, nil, nil, nil), nil
 	case err != nil:
 		return nil, err
 	}

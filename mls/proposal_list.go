@@ -42,6 +42,7 @@ type outcome struct {
 	replaced  LeafIndex // the earlier leaf of one who joins, noLeaf if there is none
 	kemOutput []byte    // of the ExternalInit of one who joins
 	reinit    *ReInit
+	path      []pathNode // the nodes of the committer's path
 }
 
 type addition struct {

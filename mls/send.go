@@ -47,7 +47,7 @@ func (g *Group) encrypt(data, authenticatedData []byte) (*Pending[[]byte], error
 		use.Drop()
 		return nil, err
 	}
-	return newPending(g, message, nil, nil, nil).consuming(e.context.epoch, use), nil
+	return newPending(&g.publicState, message, nil, nil, nil).consuming(e.context.epoch, use), nil
 }
 
 // sealContent signs and encrypts content without confirmation tag.
@@ -182,7 +182,7 @@ func (g *Group) propose(p Proposal, authenticatedData []byte, update *ownUpdate)
 		}
 		g.addProposal(stored)
 	}
-	return newPending(g, message, changes, done, nil).consuming(e.context.epoch, use), nil
+	return newPending(&g.publicState, message, changes, done, nil).consuming(e.context.epoch, use), nil
 }
 
 // withNonce gives a PreSharedKey without nonce a fresh one (§8.4).

@@ -38,12 +38,12 @@ type StagedCommit struct {
 	// (§11.2): see [Group.Reinitialize].
 	ReInit *ReInit
 
-	next *epoch // nil if we are removed
+	next *epoch // nil if we are removed, or a follower
 }
 
 // EpochAuthenticator is that of the epoch that the commit begins (§8.7), as
 // [Group.EpochAuthenticator] returns it once the commit is merged; nil if we are
-// removed by it. It is gone when the result that the commit came with is discarded.
+// removed by it, and for a [Follower]. It is gone when the result that the commit came with is discarded.
 func (s *StagedCommit) EpochAuthenticator() []byte {
 	if s.next == nil {
 		return nil
@@ -106,52 +106,13 @@ func (e *epoch) describe(o *outcome, content *framedContent, list []listedPropos
 	return s
 }
 
-// resolve finds the proposals of a commit.
-func (g *Group) resolve(c *commit, committer Sender) ([]listedProposal, error) {
-	list := make([]listedProposal, len(c.proposals))
-	for i, p := range c.proposals {
-		if p.proposal != nil {
-			list[i] = listedProposal{proposal: p.proposal, sender: committer}
-			continue
-		}
-		k := g.findProposal(p.ref)
-		if k < 0 {
-			return nil, fmt.Errorf("%w: %x", ErrUnknownProposal, p.ref)
-		}
-		list[i] = g.proposals[k].listedProposal
-	}
-	return list, nil
-}
-
 // stage works out a commit of another member whose signature was checked (§12.4.2).
 func (g *Group) stage(m *authenticatedContent) (*transition, error) {
+	o, list, err := g.workOut(m)
+	if err != nil {
+		return nil, err
+	}
 	e, c := g.current, m.content.commit
-	list, err := g.resolve(c, m.content.sender)
-	if err != nil {
-		return nil, err
-	}
-	o, err := e.apply(list, m.content.sender, &g.config)
-	if err != nil {
-		return nil, err
-	}
-	committer := o.committer
-	if o.needsPath && c.path == nil {
-		return nil, ErrMissingPath
-	}
-	newcomers := o.newcomers()
-	var nodes []pathNode
-	if c.path != nil {
-		o.changing(committer)
-		if nodes, err = o.tree.applyPath(committer, c.path, newcomers); err != nil {
-			return nil, err
-		}
-		if err := o.checkPathLeaf(e, c.path.leaf, committer); err != nil {
-			return nil, err
-		}
-	}
-	if err := g.config.authenticate(o.candidates()); err != nil {
-		return nil, err
-	}
 	tr := &transition{staged: e.describe(o, m.content, list), before: o.before}
 	if o.removed {
 		return tr, nil
@@ -165,7 +126,7 @@ func (g *Group) stage(m *authenticatedContent) (*transition, error) {
 	commitSecret := make(suite.Secret, e.suite.HashSize())
 	if c.path != nil {
 		provisional := e.context.next(o.tree.rootHash(), e.context.confirmedTranscriptHash, o.extensions)
-		if commitSecret, err = o.tree.decryptPath(e.own, keys, nodes, c.path, newcomers, provisional.raw); err != nil {
+		if commitSecret, err = o.tree.decryptPath(e.own, keys, o.path, c.path, o.newcomers(), provisional.raw); err != nil {
 			drop()
 			return nil, err
 		}

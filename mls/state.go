@@ -160,21 +160,30 @@ func (e *epoch) appendFields(b []byte) []byte {
 	}
 	b = appendField(b, fieldKeys, keys)
 	clear(keys)
-	if e.reinit != nil {
-		b = appendField(b, fieldReInit, e.reinit.appendBody(nil))
-	}
+	b = e.appendReInit(b)
 	b = appendField(b, fieldEntry, e.entry)
 	tree := e.export.Append(nil)
 	defer clear(tree)
 	return appendField(b, fieldExport, tree)
 }
 
-func (e *epoch) readFields(f *fields) {
-	e.own = LeafIndex(f.takeUint(fieldOwn))
+func (e *epoch) appendReInit(b []byte) []byte {
+	if e.reinit == nil {
+		return b
+	}
+	return appendField(b, fieldReInit, e.reinit.appendBody(nil))
+}
+
+// appendPublicFields are the fields of kindEpoch that a follower has.
+func (e *epoch) appendPublicFields(b []byte) []byte {
+	b = appendUintField(b, fieldEpoch, e.context.epoch)
+	b = appendField(b, fieldInterim, e.interim)
+	return e.appendReInit(b)
+}
+
+// readPublicFields reads those but for the number.
+func (e *epoch) readPublicFields(f *fields) {
 	e.interim = bytes.Clone(f.take(fieldInterim))
-	f.read(fieldSecrets, func(r *wire.Reader) { e.secrets = schedule.Read(e.suite, r) })
-	e.entry = bytes.Clone(f.take(fieldEntry))
-	f.read(fieldExport, func(r *wire.Reader) { e.export = schedule.ReadExportTree(e.suite, r) })
 	if body := f.take(fieldReInit); body != nil && f.err == nil {
 		r := wire.NewReader(bytes.Clone(body))
 		if v, ok := readProposalBody(r, ProposalReInit).(ReInit); ok {
@@ -182,6 +191,14 @@ func (e *epoch) readFields(f *fields) {
 		}
 		f.err = r.Done()
 	}
+}
+
+func (e *epoch) readFields(f *fields) {
+	e.own = LeafIndex(f.takeUint(fieldOwn))
+	e.readPublicFields(f)
+	f.read(fieldSecrets, func(r *wire.Reader) { e.secrets = schedule.Read(e.suite, r) })
+	e.entry = bytes.Clone(f.take(fieldEntry))
+	f.read(fieldExport, func(r *wire.Reader) { e.export = schedule.ReadExportTree(e.suite, r) })
 	e.keys = make(privateKeys)
 	f.read(fieldKeys, func(r *wire.Reader) {
 		for r.Left() > 0 {
@@ -231,13 +248,19 @@ func (p *storedProposal) record(order int) Record {
 // records is the whole state of a group that nothing has happened to yet.
 func (g *Group) records() []Record {
 	e := g.current
-	records := []Record{g.epochRecord(e, false), contextRecord(e)}
+	return appendTreeRecords(append(e.publicRecords(), g.epochRecord(e, false)), e)
+}
+
+// publicRecords are the records of an epoch and its tree that a follower has, too, but
+// for that of kindEpoch.
+func (e *epoch) publicRecords() []Record {
+	records := []Record{contextRecord(e)}
 	for x := range e.tree.width() {
 		if raw := e.tree.node(x); raw != nil {
 			records = append(records, nodeRecord(x, raw))
 		}
 	}
-	return appendTreeRecords(records, e)
+	return records
 }
 
 func appendTreeRecords(dst []Record, e *epoch) []Record {
@@ -262,13 +285,29 @@ func (t *ratchetTree) changedNodes(old *ratchetTree, yield func(x nodeIndex, raw
 	}
 }
 
-// mergeRecords are the changes that merging a commit makes.
-func (g *Group) mergeRecords(tr *transition, use *secrettree.Use) []Record {
-	e := g.current
+// appendChanges are the records of context and tree that differ from those of the epoch
+// before.
+func (e *epoch) appendChanges(records []Record, old *epoch) []Record {
+	records = append(records, contextRecord(e))
+	e.tree.changedNodes(old.tree, func(x nodeIndex, raw []byte) {
+		records = append(records, nodeRecord(x, raw))
+	})
+	return records
+}
+
+// spentProposals deletes the records of the proposals that wait: a commit ends them.
+func (g *publicState) spentProposals() []Record {
 	var records []Record
 	for _, p := range g.proposals {
 		records = append(records, Record{Kind: kindProposal, Key: p.ref})
 	}
+	return records
+}
+
+// mergeRecords are the changes that merging a commit makes.
+func (g *Group) mergeRecords(tr *transition, use *secrettree.Use) []Record {
+	e := g.current
+	records := g.spentProposals()
 	for _, key := range slices.Sorted(maps.Keys(g.updates)) {
 		records = append(records, Record{Kind: kindUpdate, Key: []byte(key)})
 	}
@@ -281,10 +320,8 @@ func (g *Group) mergeRecords(tr *transition, use *secrettree.Use) []Record {
 		left.secrets = &schedule.Epoch{SenderData: e.secrets.SenderData, Authenticator: e.secrets.Authenticator}
 		return append(records, g.epochRecord(&left, true))
 	}
-	records = append(records, g.epochRecord(tr.next, false), contextRecord(tr.next))
-	tr.next.tree.changedNodes(e.tree, func(x nodeIndex, raw []byte) {
-		records = append(records, nodeRecord(x, raw))
-	})
+	records = append(records, g.epochRecord(tr.next, false))
+	records = tr.next.appendChanges(records, e)
 	records = appendTreeRecords(records, tr.next)
 
 	keep := g.config.windows().PastEpochs

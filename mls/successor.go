@@ -39,15 +39,6 @@ type Successor struct {
 	RatchetTree []byte
 }
 
-// ReInit is the proposal that has closed the group; false if it is open (§11.2).
-func (g *Group) ReInit() (ReInit, bool) {
-	r := g.current.reinit
-	if r == nil {
-		return ReInit{}, false
-	}
-	return ReInit{bytes.Clone(r.GroupID), r.Version, r.CipherSuite, cloneExtensions(r.Extensions)}, true
-}
-
 // Reinitialize makes the group that a closed one goes on in (§11.2). One member does
 // it, the others join by [Group.JoinSuccessor]. It returns [ErrSuccessor] if no ReInit
 // was committed, [ErrUnsupportedVersion], [ErrUnsupportedCipherSuite], or an error of
@@ -129,7 +120,7 @@ func (g *Group) succeed(usage ResumptionPSKUsage, opts SuccessorOptions, config 
 	}
 	next.past, next.config.predecessor = nil, nil
 	s := &Successor{next, out.Welcome, out.RatchetTree}
-	return newPending(next, s, next.records, nil, nil), nil
+	return newPending(&next.publicState, s, next.records, nil, nil), nil
 }
 
 // JoinSuccessor joins the group that a closed one goes on in, else a branch of an open
@@ -147,7 +138,7 @@ func (g *Group) JoinSuccessor(welcome []byte, keyPackage *PrivateKeyPackage, sig
 		return nil, fmt.Errorf("mls: join successor: %w", err)
 	}
 	j.Group.config.predecessor = nil
-	return newPending(j.Group, j, j.Group.records, nil, nil), nil
+	return newPending(&j.Group.publicState, j, j.Group.records, nil, nil), nil
 }
 
 // predecessor is the group that one in the making is to succeed, and how.

@@ -250,7 +250,7 @@ func vectorsKeySchedule(t *testing.T, c *tally) {
 					t.Fatal(err)
 				}
 				equal(t, "external public key", pair.Public, want.ExternalPub)
-				g := &Group{current: e}
+				g := &Group{publicState: publicState{current: e}}
 				exported, err := g.Export(want.Exporter.Label, want.Exporter.Context, want.Exporter.Length)
 				if err != nil {
 					t.Fatal(err)
