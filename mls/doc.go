@@ -14,6 +14,9 @@
 // ([JoinExternal]) or make proposals ([OutsideProposal]). A group can go on in another
 // one ([Group.Reinitialize]), and some of its members in a branch ([Group.Branch]).
 //
+// A server that brings the messages can follow a group whose handshakes are public
+// without any secret, and judge them ([Follower]).
+//
 // A commit, one's own or another's, is worked out before it takes effect: see
 // [StagedCommit].
 //

@@ -8,10 +8,10 @@ import (
 	"github.com/go-xmtp/go-xmtp/mls/internal/schedule"
 )
 
-// Follower is a delivery service's view of a group whose handshakes are public
-// (§16.4): it knows the members, the epoch and the ratchet tree, and no secret. It
-// begins with a member's GroupInfo ([NewFollower]) and goes on with each proposal and
-// commit ([Follower.Process]). What it can't check needs the group's secrets:
+// Follower is a delivery service's view of a group whose handshakes are public: it knows
+// the members, the epoch and the ratchet tree, and no secret. It begins with a member's
+// GroupInfo ([NewFollower]) and goes on with each proposal and commit
+// ([Follower.Process]). What it can't check needs the group's secrets:
 //
 //   - the membership tag of a message and the confirmation tag of a commit. So a
 //     member, or who joins, can make a commit that is good for a follower and that

@@ -36,6 +36,7 @@ type member struct {
 	group  *Group
 	store  store
 	config Config
+	shadow *shadow // follows the group by what the member gets; nil if nobody does
 }
 
 func (m *member) name() string { return string(m.client.Credential.Data) }
@@ -110,7 +111,14 @@ func (m *member) reload() {
 func (m *member) process(message []byte) Event {
 	m.t.Helper()
 	p, err := m.group.Process(message)
-	return done(m, p, err)
+	event := done(m, p, err)
+	if m.shadow != nil {
+		m.shadow.process(message)
+		if m.group.Active() {
+			m.shadow.agrees(m)
+		}
+	}
+	return event
 }
 
 // processFails checks that a message is refused with an error.
@@ -119,6 +127,9 @@ func (m *member) processFails(message []byte, want error) {
 	p, err := m.group.Process(message)
 	if !errors.Is(err, want) || err == nil {
 		m.t.Fatalf("%s: got %v, %v, want %v", m.name(), p, err, want)
+	}
+	if m.shadow != nil {
+		m.shadow.refuses(message, err, want)
 	}
 }
 

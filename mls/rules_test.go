@@ -95,6 +95,7 @@ func signedKeyPackage(t *testing.T, c Client, change func(kp *KeyPackage, leaf *
 func TestProposalRules(t *testing.T) {
 	team := newTeam(t, testSuite, 5, Config{PublicHandshakes: true})
 	evil, bob := team[4], team[1]
+	bob.shadow = newShadow(bob, GroupInfoOptions{})
 	newClientOf := func() Client { return newMemberOf(t, testSuite, "new", Config{}).client }
 	add := func(change func(kp *KeyPackage, leaf *leafFields)) Proposal {
 		return Add{signedKeyPackage(t, newClientOf(), change)}
@@ -236,6 +237,7 @@ func TestLifetimeOfAdd(t *testing.T) {
 func TestProposalsByReference(t *testing.T) {
 	team := newTeam(t, testSuite, 4, Config{PublicHandshakes: true})
 	evil, bob, committer := team[3], team[1], team[0]
+	bob.shadow = newShadow(bob, GroupInfoOptions{})
 	leaf := func(change func(f *leafFields)) Proposal {
 		m, _ := evil.group.Member(3)
 		f := m.LeafNode.fields()
@@ -336,6 +338,7 @@ func TestPathRules(t *testing.T) {
 		}
 	}
 	evil, bob := team[4], team[1]
+	bob.shadow = newShadow(bob, GroupInfoOptions{})
 	p, err := evil.group.Commit(CommitOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -425,6 +428,7 @@ func TestPathRules(t *testing.T) {
 func TestFramingRules(t *testing.T) {
 	team := newTeam(t, testSuite, 3, Config{PublicHandshakes: true})
 	alice, bob := team[0], team[1]
+	bob.shadow = newShadow(bob, GroupInfoOptions{})
 	proposal := alice.forgeProposal(Remove{2})
 	change := func(message []byte, f func(m *Message)) []byte {
 		m, err := UnmarshalMessage(message)

@@ -18,6 +18,7 @@ type walk struct {
 	team   []*member
 	config Config
 	made   int
+	shadow *shadow // follows the group; nil if nobody does
 }
 
 func (w *walk) pick(what string) *member { return rapid.SampledFrom(w.team).Draw(w.T, what) }
@@ -30,6 +31,9 @@ func (w *walk) newcomer() (*member, *PrivateKeyPackage) {
 
 // deliver hands a handshake to everybody but its sender.
 func (w *walk) deliver(from *member, message []byte) {
+	if w.shadow != nil {
+		w.follow(message)
+	}
 	for _, m := range w.team {
 		if m != from {
 			m.process(message)
