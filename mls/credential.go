@@ -8,7 +8,7 @@ import (
 
 // Credential is who a member claims to be (§5.3). Data is the body without its
 // length prefix: for [CredentialBasic] the identity; for [CredentialX509] the
-// encoded certificate list, see [Credential.Certificates]. The package doesn't
+// encoded certificate list, see [X509Credential]. The package doesn't
 // judge credentials: see [Authenticator].
 type Credential struct {
 	Type CredentialType
@@ -18,6 +18,17 @@ type Credential struct {
 // BasicCredential is a basic credential of the given identity (§5.3).
 func BasicCredential(identity []byte) Credential {
 	return Credential{CredentialBasic, bytes.Clone(identity)}
+}
+
+// X509Credential is a credential of a chain of X.509 certificates, each in DER (§5.3): first
+// the one whose key is the client's signature key, then each the issuer of the one
+// before. That it is so is up to the [Authenticator], as all else about them.
+func X509Credential(chain ...[]byte) Credential {
+	var list []byte
+	for _, certificate := range chain {
+		list = wire.AppendOpaque(list, certificate)
+	}
+	return Credential{CredentialX509, list}
 }
 
 // Certificates decodes the chain of an X.509 credential, the leaf's certificate

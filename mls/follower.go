@@ -261,6 +261,9 @@ func (l *loader) follower() (*Follower, error) {
 	if err != nil {
 		return nil, err
 	}
+	if fields.take(fieldOwn) != nil {
+		return nil, fmt.Errorf("the epoch of a member")
+	}
 	e.own = noLeaf
 	e.readPublicFields(fields)
 	if err := fields.done(); err != nil {

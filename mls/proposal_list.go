@@ -429,7 +429,29 @@ func (o *outcome) checkPathLeaf(e *epoch, leaf LeafNode, i LeafIndex) error {
 	if err := o.checkLeaf(&f, i); err != nil {
 		return err
 	}
+	if err := o.checkPathCredential(f.credential.Type, i); err != nil {
+		return err
+	}
 	return o.verifyLeaf(e, &f, i)
+}
+
+// checkPathCredential checks that all members support the credential type of the leaf of
+// a path, if that has brought it into use (§7.3).
+func (o *outcome) checkPathCredential(kind CredentialType, i LeafIndex) error {
+	if before := o.before[i]; before.raw != nil {
+		if f := before.fields(); f.credential.Type == kind {
+			return nil
+		}
+	}
+	if slices.ContainsFunc(o.tree.credentials, func(c credentialCount) bool { return c.kind == kind && c.count > 1 }) {
+		return nil
+	}
+	for other, leaf := range o.tree.leaves() {
+		if f := leaf.fields(); !f.supportsCredential(kind) {
+			return fmt.Errorf("leaf %d: %w: credential type %d", other, ErrCapabilities, kind)
+		}
+	}
+	return nil
 }
 
 // candidates lists the leaves whose credentials are to be judged: the new ones,

@@ -168,6 +168,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"mls", "random walks: all members agree, and a join from every state", stepTests, "mls", "TestRandomWalk"},
 	{"mls", "any flipped bit is refused and changes nothing", stepTests, "mls", "TestFlippedBits.*"},
 	{"mls", "a follower without secrets: sees what members see, refuses what they refuse, changes nothing then", stepTests, "mls", "TestFollower.*|TestLoadFollower.*|Test.*Rules|TestProposalsByReference"},
+	{"mls", "X.509 credentials: real chains, bad ones refused, mixed groups", stepTests, "mls", "TestX509|TestMixedCredentials"},
 	{"mls", "parent hashes, length boundaries, rules of proposals, paths, trees, framing", stepTests, "mls", "TestEmptyParentHash|TestParentHash.*|TestLengthBoundaries|Test.*Rules"},
 	{"mls", "the official client's groups followed", stepTests, "mls", "TestOfficial.*"},
 	{"mls", "forward secrecy and post-compromise security against a copy of all state", stepTests, "mls", "TestForwardSecrecy.*|TestPostCompromiseSecurity"},
