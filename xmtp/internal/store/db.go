@@ -194,7 +194,12 @@ func connect(ctx context.Context, o Options, fileSystem string) (*sqlite3.Conn, 
 			return nil, errors.Join(errors.New("opening the database: setting the key failed"), conn.Close())
 		}
 	}
-	if err := conn.Exec("PRAGMA locking_mode = EXCLUSIVE"); err != nil {
+	// Else each statement with a LIMIT is compiled anew whenever it is used.
+	_, err = conn.Config(sqlite3.DBCONFIG_ENABLE_QPSG, true)
+	if err == nil {
+		err = conn.Exec("PRAGMA locking_mode = EXCLUSIVE")
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the database: %w", translate(err)), conn.Close())
 	}
 	return conn, nil

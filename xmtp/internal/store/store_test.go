@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/ncruces/go-sqlite3"
 )
 
 func testKey() *[KeySize]byte {
@@ -239,4 +241,28 @@ func TestEncryptedFilesShowNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	check()
+}
+
+// Compiling a statement takes longer than carrying it out.
+func TestStatementsAreCompiledOnce(t *testing.T) {
+	db := open(t, Options{})
+	for limit := range 3 {
+		err := db.View(func(tx *Tx) error {
+			_, err := tx.Messages([][]byte{{1}}, MessageQuery{Limit: 1 + limit})
+			_, intentsErr := tx.Intents([]byte{1}, 1+limit)
+			_, hashesErr := tx.IntentHashes([]byte{1}, 1, 1+limit)
+			return errors.Join(err, intentsErr, hashesErr)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(db.statements) == 0 {
+		t.Error("no statements")
+	}
+	for sql, s := range db.statements {
+		if n := s.Status(sqlite3.STMTSTATUS_REPREPARE, false); n > 0 {
+			t.Errorf("%d times anew: %s", n, sql)
+		}
+	}
 }
