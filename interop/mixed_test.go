@@ -18,7 +18,7 @@ import (
 
 // The walks: how many, and of how many steps.
 func walks() (seeds, steps int) {
-	return often(30, 3), 500
+	return often(30, 3), often(500, 250)
 }
 
 // Ten members of all kinds do at random what they may and what they may not. Whatever
