@@ -119,9 +119,15 @@ func TestIdleClients(t *testing.T) {
 	if all.Threads > max(4, n/10) {
 		t.Errorf("%d threads, want one for 10 clients", all.Threads)
 	}
-	// The race detector has memory of its own for all that is used.
-	if limit := int64(1 << 20); !underRace && all.Resident > limit*int64(n) {
-		t.Errorf("%d bytes resident, want %d for each", all.Resident, limit)
+	// What the runtime takes once, such as arenas for the busiest moment, is little beside
+	// that of many clients, not of few. The race detector has memory of its own for all that
+	// is used.
+	limit := int64(n) << 20
+	if !proof {
+		limit += 8 << 20
+	}
+	if !underRace && all.Resident > limit {
+		t.Errorf("%d bytes resident, want %d at most", all.Resident, limit)
 	}
 }
 
@@ -181,7 +187,9 @@ func TestNothingLeft(t *testing.T) {
 			}
 		}
 	}
-	if err := goleak.Find(others); err != nil {
+	// The node, which is in this process, begins a new log when one is full.
+	nodes := goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2/record.(*LogWriter).flushLoop")
+	if err := goleak.Find(others, nodes); err != nil {
 		t.Error(err)
 	}
 	if after := must(used())(t); after.Descriptors > before.Descriptors {
