@@ -46,6 +46,7 @@ func (refusing) SignText(context.Context, string) ([]byte, error) {
 }
 
 func TestReopenedClientGoesOn(t *testing.T) {
+	t.Parallel()
 	url, path := startNode(t), filepath.Join(t.TempDir(), "alice.db")
 	ctx := t.Context()
 	signer := must(GeneratePrivateKeySigner())(t)
@@ -92,6 +93,7 @@ func TestAddressWithoutInbox(t *testing.T) {
 }
 
 func TestSecondInstallationIsLetIn(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	var time clock
@@ -159,6 +161,7 @@ func TestWhatCantBeUsedIsSkipped(t *testing.T) {
 }
 
 func TestKeyPackageIsReplacedAfterAWelcome(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	var time clock
 	n := must(node.Start(ctx, node.Options{Listen: "127.0.0.1:0", Ephemeral: true, Now: time.now}))(t)
@@ -251,6 +254,7 @@ func TestWrongKeysOfAPrivateKeySigner(t *testing.T) {
 // A pointer whose welcome is not there doesn't keep others waiting, and is
 // followed when it is.
 func TestPointerBeforeItsWelcome(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	alice, bob := newClient(t, url), newClient(t, url, WithoutWorkers())
@@ -296,6 +300,7 @@ func TestPointerBeforeItsWelcome(t *testing.T) {
 
 // Who sends before he has read of his removal is told that it came to nothing.
 func TestMessageAfterTheSenderWasRemoved(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	alice, bob := newClient(t, url), newClient(t, url)
@@ -319,6 +324,7 @@ func TestMessageAfterTheSenderWasRemoved(t *testing.T) {
 // Who sends without having read of three commits is understood: it is one message, of
 // one time, for all. After four it is sent again.
 func TestMessageOfAPastEpoch(t *testing.T) {
+	t.Parallel()
 	url, ctx := startNode(t), t.Context()
 	for _, commits := range []int{3, 4} {
 		alice := newClient(t, url, WithoutWorkers())

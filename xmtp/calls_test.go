@@ -7,6 +7,7 @@ import (
 
 // How often operations on groups ask the node: what is asked twice makes them slow.
 func TestCallsOfGroupOperations(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	p := newProxy(t, url)
 	ctx := t.Context()

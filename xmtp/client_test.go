@@ -100,6 +100,7 @@ func sameEpoch(t *testing.T, views ...*Conversation) {
 }
 
 func TestDirectMessageBothWays(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	alice, bob := newClient(t, url), newClient(t, url)
 	ctx := t.Context()
@@ -125,6 +126,7 @@ func TestDirectMessageBothWays(t *testing.T) {
 }
 
 func TestGroupMembersComeAndGo(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	alice, bob, carol := newClient(t, url), newClient(t, url), newClient(t, url)
@@ -167,6 +169,7 @@ func TestGroupMembersComeAndGo(t *testing.T) {
 }
 
 func TestStreamDeliversWhatComes(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	alice, bob := newClient(t, url), newClient(t, url)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -2,6 +2,7 @@ package xmtp
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -58,6 +59,7 @@ func kinds(t *testing.T, v *Conversation) (list []string) {
 }
 
 func TestCommitLogOfAGroup(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	alice, bob, carol := newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers())
@@ -177,6 +179,7 @@ func forked(t *testing.T, a, b *Conversation) {
 }
 
 func TestForkIsNoticed(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	alice, bob := newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers())
@@ -243,6 +246,7 @@ func TestCommitLogOfAStranger(t *testing.T) {
 
 // What is wrong with an entry keeps it, and nothing else, from being taken.
 func TestCommitLogWithBadEntries(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	alice, bob := newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers())
@@ -450,9 +454,11 @@ func TestCommitLogWithoutANode(t *testing.T) {
 	alice, bob := newClient(t, p.url, WithoutWorkers()), newClient(t, url, WithoutWorkers())
 	a := must(alice.NewGroup(ctx, GroupOptions{}, bob.Address()))(t)
 	// It does not reach the node; it reads, but can't publish; it is not told that it has.
+	// Nobody waits until it has tried often enough.
 	for i, at := range []cut{{beforeCall, 1}, {beforeCall, 2}, {beforeReply, 2}} {
-		p.arm(at.n, at.kind == beforeReply, func() {})
-		if err := alice.CheckForks(ctx); err == nil {
+		patience, end := context.WithCancel(ctx)
+		p.arm(at.n, at.kind == beforeReply, end)
+		if err := alice.CheckForks(patience); err == nil {
 			t.Errorf("%d: no error without a node", i)
 		}
 		p.revive()

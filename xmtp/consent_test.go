@@ -184,6 +184,7 @@ func (n names) of(list []*Conversation) (called []string) {
 }
 
 func TestConversationsFilters(t *testing.T) {
+	t.Parallel()
 	url, ctx := startNode(t), t.Context()
 	alice, bob, carol := newClient(t, url), newClient(t, url), newClient(t, url)
 	called := names{}

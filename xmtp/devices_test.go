@@ -34,6 +34,7 @@ func updatesOf(t *testing.T, url, inboxID string) int {
 }
 
 func TestRevoke(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	signer := must(GeneratePrivateKeySigner())(t)
@@ -97,6 +98,7 @@ func TestRevoke(t *testing.T) {
 
 // From the error at the limit one can go on.
 func TestInstallationLimit(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	signer := must(GeneratePrivateKeySigner())(t)
@@ -173,6 +175,7 @@ func (w writer) Write(b []byte) (int, error) { return w(b) }
 // A bot that loses its database a hundred times, or a sample of that, has one
 // installation in the end, and each time no more than one, and is read and reads.
 func TestDatabaseLostAHundredTimes(t *testing.T) {
+	t.Parallel()
 	losses := 10
 	if proof {
 		losses = 100
@@ -278,6 +281,7 @@ func TestInboxNearlyFull(t *testing.T) {
 
 // Which ones are lost says the program.
 func TestReplacing(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	signer := must(GeneratePrivateKeySigner())(t)
@@ -319,6 +323,7 @@ func TestReplacing(t *testing.T) {
 
 // What a revoked installation can do is what those of official clients can.
 func TestRevokedInstallation(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	signer := must(GeneratePrivateKeySigner())(t)
@@ -377,6 +382,7 @@ func TestRevokedInstallation(t *testing.T) {
 
 // Two devices revoke each other at once: that leaves none, and a new one can come.
 func TestDevicesRevokeEachOther(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	signer := must(GeneratePrivateKeySigner())(t)
@@ -425,6 +431,7 @@ func TestDevicesRevokeEachOther(t *testing.T) {
 // An installation whose key package can't be used when its inbox is added stays out
 // until the inbox is removed and added again, as with official clients.
 func TestInstallationOutOfReach(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	var clock clock
 	n := must(node.Start(ctx, node.Options{Listen: "127.0.0.1:0", Ephemeral: true, Now: clock.now}))(t)
@@ -485,6 +492,7 @@ func TestInstallationOutOfReach(t *testing.T) {
 // Members' installations are looked at when official clients do: before a message if
 // that is more than 5 s ago, on syncing a conversation if more than 30 minutes.
 func TestWhenInstallationsAreLookedAt(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	var clock clock

@@ -35,6 +35,7 @@ func twoDMs(t *testing.T, alice, bob *Client) (alices, bobs *Conversation) {
 }
 
 func TestDuplicateDMsAreOne(t *testing.T) {
+	t.Parallel()
 	url, ctx := startNode(t), t.Context()
 	alice, bob := newClient(t, url), newClient(t, url)
 	streams := map[*Client]func() *Message{}
@@ -102,6 +103,7 @@ func TestDuplicateDMsAreOne(t *testing.T) {
 
 // Two devices of alice and one of bob, three conversations.
 func TestThreeDMsOfTwoDevices(t *testing.T) {
+	t.Parallel()
 	url, ctx := startNode(t), t.Context()
 	signer := must(GeneratePrivateKeySigner())(t)
 	phone := openClient(t, signer, WithNode(url), InMemory())

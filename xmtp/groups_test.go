@@ -273,6 +273,7 @@ func TestGroupChangesThatAreNone(t *testing.T) {
 
 // Two change a group at the same time: both changes are made.
 func TestGroupChangesAtOnce(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	alice, bob := newClient(t, url), newClient(t, url)
@@ -293,6 +294,7 @@ func TestGroupChangesAtOnce(t *testing.T) {
 }
 
 func TestGroupLeave(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	var clients [4]*Client
@@ -604,6 +606,7 @@ func TestGroupWithNobodyInReach(t *testing.T) {
 
 // Three installations or more share a welcome, if they can.
 func TestGroupWelcomePointers(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	alice := newClient(t, url)

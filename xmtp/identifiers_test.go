@@ -218,6 +218,7 @@ func TestUnusedSecond(t *testing.T) {
 }
 
 func TestInstallationsChange(t *testing.T) {
+	t.Parallel()
 	url, ctx := startNode(t), t.Context()
 	signer, second := newSigner(t), newSigner(t)
 	alice := openClient(t, signer, WithNode(url), InMemory())

@@ -11,6 +11,7 @@ import (
 // Many senders on one device share the outbox: each text arrives once, and those
 // of one sender in their order.
 func TestManySendersInOneGroup(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	signer := must(GeneratePrivateKeySigner())(t)
@@ -53,6 +54,7 @@ func TestManySendersInOneGroup(t *testing.T) {
 // open: the database never refuses, everything arrives once and in order, at the
 // receiver as on both streams.
 func TestManySendersInManyGroups(t *testing.T) {
+	t.Parallel()
 	senders, each := 8, 5
 	if proof {
 		senders, each = 64, 1000

@@ -455,6 +455,7 @@ func TestListing(t *testing.T) {
 // Pages by the time of insertion, which are read while messages come and are
 // published, have each message once.
 func TestPagesNeitherSkipNorRepeat(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	ctx := t.Context()
 	const each = 20

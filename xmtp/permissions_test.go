@@ -15,6 +15,7 @@ import (
 // Every rule, tried by one of each role. Who may, does it; who may not is told so
 // and nothing is sent; and if his client sends it all the same, nobody applies it.
 func TestGroupPermissions(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	member, admin, superAdmin := newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers()), newClient(t, url, WithoutWorkers())

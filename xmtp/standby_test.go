@@ -122,6 +122,7 @@ func startSender(t *testing.T, e errand) (*process, progress) {
 
 // A second process is told at once that the database is in use; so is the same one.
 func TestDatabaseInUse(t *testing.T) {
+	t.Parallel()
 	e := newErrand(t, startNode(t))
 	p, first := startSender(t, e)
 	if first.Installation == "" {
@@ -149,6 +150,7 @@ func TestDatabaseInUse(t *testing.T) {
 // One process after the other is killed while it sends, and another that has stood by
 // goes on as the same installation: everything arrives, once, in order.
 func TestStandby(t *testing.T) {
+	t.Parallel()
 	rounds := 1
 	if proof {
 		rounds = 100

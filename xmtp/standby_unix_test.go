@@ -13,6 +13,7 @@ import (
 // Nobody takes over from a process that is stopped: it may go on at any time. The wait
 // ends with the context.
 func TestStandbyForAStoppedProcess(t *testing.T) {
+	t.Parallel()
 	e := newErrand(t, startNode(t))
 	holder, first := startSender(t, e)
 	check(t, holder.cmd.Process.Signal(syscall.SIGSTOP))

@@ -15,6 +15,8 @@ import (
 
 	"github.com/go-xmtp/go-xmtp/content"
 	"github.com/go-xmtp/go-xmtp/node"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/crashtest"
+	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/wiretest"
 )
 
@@ -58,15 +60,20 @@ func stormSeed(t *testing.T) uint64 {
 // comes once, in order, on a plain stream, and on a durable one whose client is closed
 // and opened again all the time.
 func TestStorm(t *testing.T) {
-	conversations, messages := 100, 3_000
+	conversations, messages := 100, 20_000
+	ctx := t.Context()
+	dir := t.TempDir()
+	carols := []Option{WithDatabase(filepath.Join(dir, "carol.db"))}
 	if proof {
 		messages = 100_000
+	} else {
+		// A durable stream syncs the disk for each message, which on some takes long.
+		memory := crashtest.New(t)
+		carols = []Option{WithKey(make([]byte, store.KeySize)), func(o *options) error { o.path, o.vfs = "/carol.db", memory.Name(); return nil }}
 	}
 	seed := stormSeed(t)
 	t.Logf("XMTP_STORM=%d", seed)
 	s := &storm{t: t, rand: mathrand.New(mathrand.NewPCG(seed, 0)), messages: messages}
-	ctx := t.Context()
-	dir := t.TempDir()
 	n := &stormNode{options: node.Options{Listen: "127.0.0.1:0", Data: filepath.Join(dir, "node")}}
 	n.node = must(node.Start(ctx, n.options))(t)
 	t.Cleanup(func() { check(t, n.node.Close()) })
@@ -75,10 +82,9 @@ func TestStorm(t *testing.T) {
 
 	alice := newClient(t, "http://"+n.node.Addr())
 	bob := newClient(t, "http://"+s.wire.Addr())
-	carols := must(GeneratePrivateKeySigner())(t)
-	open := func() *Client {
-		return openClient(t, carols, WithNode("http://"+s.wire.Addr()), WithDatabase(filepath.Join(dir, "carol.db")))
-	}
+	carols = append(carols, WithNode("http://"+s.wire.Addr()))
+	wallet := must(GeneratePrivateKeySigner())(t)
+	open := func() *Client { return openClient(t, wallet, carols...) }
 	carol := open()
 	var groups []*Conversation
 	for range conversations {

@@ -38,6 +38,7 @@ func introduced(t *testing.T, signer Signer, url string, options ...Option) *Cli
 // A new installation is let into the conversations of another one, without anybody
 // else doing anything.
 func TestNewInstallationIsBroughtIn(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	signer := must(GeneratePrivateKeySigner())(t)
@@ -110,6 +111,7 @@ func TestNewInstallationIsBroughtIn(t *testing.T) {
 
 // The worker does it, too.
 func TestWorkerBringsIn(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	signer := must(GeneratePrivateKeySigner())(t)

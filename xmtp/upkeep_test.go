@@ -278,6 +278,7 @@ func TestStreamWhileMessagesAreDeleted(t *testing.T) {
 }
 
 func TestSelfUpdatePolicies(t *testing.T) {
+	t.Parallel()
 	url := startNode(t)
 	ctx := t.Context()
 	const day = 24 * time.Hour
@@ -397,7 +398,9 @@ func TestKeyPackageUploadFails(t *testing.T) {
 	}
 	fail := func(after bool) {
 		t.Helper()
-		p.arm(1, after, func() {})
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		p.arm(1, after, cancel) // nobody waits until it has tried often enough
 		if _, err := alice.maintainKeyPackages(ctx); err == nil {
 			t.Error("uploaded without a node")
 		}
