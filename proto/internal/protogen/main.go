@@ -1,6 +1,6 @@
 // Command protogen makes the Go code in gen/ from the .proto files, without
 // protoc: it compiles them in Go and runs the plug-ins that go.mod pins.
-// It is run by go generate in the proto folder.
+// It is run by go generate in the proto folder, for the module interop too.
 package main
 
 import (
@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/bufbuild/protocompile"
 	"github.com/bufbuild/protocompile/linker"
@@ -24,20 +23,32 @@ import (
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
-const goPrefix = "github.com/go-xmtp/go-xmtp/proto/"
+// A tree is a folder with .proto files below sources, named from the folder, and their
+// Go code below gen.
+type tree struct {
+	folder, sources string
+	goPackage       string // of the folder
+}
+
+var trees = []tree{
+	{".", "xmtp", "github.com/go-xmtp/go-xmtp/proto"},
+	{"../interop/mlsharness", "proto", "github.com/go-xmtp/go-xmtp/interop/mlsharness"},
+}
 
 func main() {
-	if err := run(context.Background()); err != nil {
-		fmt.Fprintln(os.Stderr, "protogen:", err)
-		os.Exit(1)
+	for _, t := range trees {
+		if err := t.run(context.Background()); err != nil {
+			fmt.Fprintf(os.Stderr, "protogen: %s: %v\n", t.folder, err)
+			os.Exit(1)
+		}
 	}
 }
 
-func run(ctx context.Context) error {
+func (t tree) run(ctx context.Context) error {
 	var names []string
-	err := filepath.WalkDir("xmtp", func(path string, _ fs.DirEntry, err error) error {
+	err := fs.WalkDir(os.DirFS(t.folder), t.sources, func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && filepath.Ext(path) == ".proto" {
-			names = append(names, filepath.ToSlash(path))
+			names = append(names, path)
 		}
 		return err
 	})
@@ -46,7 +57,7 @@ func run(ctx context.Context) error {
 	}
 	slices.Sort(names)
 	compiler := protocompile.Compiler{
-		Resolver:       protocompile.WithStandardImports(&protocompile.SourceResolver{}),
+		Resolver:       protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: []string{t.folder}}),
 		SourceInfoMode: protocompile.SourceInfoStandard,
 	}
 	files, err := compiler.Compile(ctx, names...)
@@ -55,15 +66,15 @@ func run(ctx context.Context) error {
 	}
 	request := &pluginpb.CodeGeneratorRequest{
 		FileToGenerate: names,
-		Parameter:      proto.String("module=" + strings.TrimSuffix(goPrefix, "/")),
+		Parameter:      proto.String("module=" + t.goPackage),
 		ProtoFile:      withImports(files),
 	}
 	// What is no longer defined must not stay behind.
-	if err := os.RemoveAll("gen"); err != nil {
+	if err := os.RemoveAll(filepath.Join(t.folder, "gen")); err != nil {
 		return err
 	}
 	for _, plugin := range []string{"protoc-gen-go", "protoc-gen-go-grpc"} {
-		if err := generate(ctx, plugin, request); err != nil {
+		if err := t.generate(ctx, plugin, request); err != nil {
 			return fmt.Errorf("%s: %w", plugin, err)
 		}
 	}
@@ -91,7 +102,7 @@ func withImports(files linker.Files) []*descriptorpb.FileDescriptorProto {
 	return all
 }
 
-func generate(ctx context.Context, plugin string, request *pluginpb.CodeGeneratorRequest) error {
+func (t tree) generate(ctx context.Context, plugin string, request *pluginpb.CodeGeneratorRequest) error {
 	input, err := proto.Marshal(request)
 	if err != nil {
 		return err
@@ -111,7 +122,7 @@ func generate(ctx context.Context, plugin string, request *pluginpb.CodeGenerato
 		return errors.New(response.GetError())
 	}
 	for _, file := range response.File {
-		name := filepath.FromSlash(file.GetName())
+		name := filepath.Join(t.folder, filepath.FromSlash(file.GetName()))
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			return err
 		}
