@@ -2,13 +2,16 @@
 // ../mlsharness. The argument is the address to listen on; the one that it got is the
 // only line on standard output. It ends with its standard input.
 //
-// It adds nothing to ts-mls: what that can't do is UNIMPLEMENTED, with the reason.
+// What ts-mls can't do is UNIMPLEMENTED, with the reason. Where it can be had right from
+// outside, this program has it right, and says so.
 
 import { fileURLToPath } from "node:url";
 import * as grpc from "@grpc/grpc-js";
 import * as loader from "@grpc/proto-loader";
+import { p256, p384, p521 } from "@noble/curves/nist.js";
 import * as mls from "ts-mls";
 import { defaultClientConfig } from "ts-mls/clientConfig.js";
+import { createGroupInfo } from "ts-mls/createCommit.js";
 import { decodeRatchetTree, encodeRatchetTree } from "ts-mls/ratchetTree.js";
 
 const suiteNumbers = [1, 2, 3, 5, 7];
@@ -62,10 +65,19 @@ const clientConfig = {
   },
 };
 
+// signatureKeys are ts-mls's, but for ECDSA with the public key uncompressed (§5.1.1).
+const curves = new Map([[2, p256], [5, p521], [7, p384]]);
+async function signatureKeys(suiteNumber, cs) {
+  const keys = await cs.signature.keygen();
+  const curve = curves.get(suiteNumber);
+  return curve ? { ...keys, publicKey: curve.Point.fromBytes(keys.publicKey).toBytes(false) } : keys;
+}
+
 async function newActor(suiteNumber, identity, encrypts) {
   const cs = await implementation(suiteNumber);
   const credential = { credentialType: "basic", identity };
-  const keys = await mls.generateKeyPackage(credential, mls.defaultCapabilities(), mls.defaultLifetime, [], cs);
+  const signing = await signatureKeys(suiteNumber, cs);
+  const keys = await mls.generateKeyPackageWithKey(credential, mls.defaultCapabilities(), mls.defaultLifetime, [], signing, cs);
   return { cs, identity, keys, encrypts, psks: {}, seen: new Set() };
 }
 
@@ -298,11 +310,13 @@ const service = {
 
   async GroupInfo(r) {
     const { state, cs } = get(actors, r.state_id);
-    const make = r.external_tree ? mls.createGroupInfoWithExternalPub : mls.createGroupInfoWithExternalPubAndRatchetTree;
-    return {
-      group_info: wrap("mls_group_info", "groupInfo", await make(state, [], cs)),
-      ratchet_tree: r.external_tree ? encodeRatchetTree(state.ratchetTree) : undefined,
-    };
+    const nodes = encodeRatchetTree(state.ratchetTree);
+    // ts-mls's own function leaves out that the key is a vector (§12.4.3.2).
+    const { publicKey } = await cs.hpke.deriveKeyPair(state.keySchedule.externalSecret);
+    const extensions = [{ extensionType: "external_pub", extensionData: vector(await cs.hpke.exportPublicKey(publicKey)) }];
+    if (!r.external_tree) extensions.push({ extensionType: "ratchet_tree", extensionData: nodes });
+    const groupInfo = await createGroupInfo(state.groupContext, state.confirmationTag, state, extensions, cs);
+    return { group_info: wrap("mls_group_info", "groupInfo", groupInfo), ratchet_tree: r.external_tree ? nodes : undefined };
   },
   StateAuth: (r) => ({ state_auth_secret: authenticator(get(actors, r.state_id).state) }),
   async Export(r) {
@@ -375,7 +389,7 @@ const service = {
   },
   async CreateExternalSigner(r) {
     const cs = await implementation(r.cipher_suite);
-    const keys = await cs.signature.keygen();
+    const keys = await signatureKeys(r.cipher_suite, cs);
     const credential = { credentialType: "basic", identity: r.identity };
     const sender = mls.encodeExternalSender({ signaturePublicKey: keys.publicKey, credential });
     return { signer_id: add(signers, { cs, keys }), external_sender: sender };

@@ -19,7 +19,8 @@ var crowd = func() []string {
 // walk is a random course of commits that add, remove and update members, by reference
 // and by value, and of members who come, or come back, from outside.
 type walk struct {
-	updates bool // not all implementations can propose them
+	// Not all implementations can propose updates, or join from outside.
+	updates, entries bool
 }
 
 func (w walk) play(s *session) {
@@ -29,7 +30,7 @@ func (w walk) play(s *session) {
 		if s.err != nil {
 			return
 		}
-		if s.rand.IntN(5) == 0 {
+		if w.entries && s.rand.IntN(5) == 0 {
 			s.randomEntry(actors)
 		} else {
 			w.randomCommit(s, actors)

@@ -51,6 +51,17 @@ func (how Setup) String() string {
 	return fmt.Sprintf("suite %d, %s, %s", how.Suite, form, how.Seating)
 }
 
+// Setups are all ways to play with a suite.
+func Setups(suite mls.CipherSuite) []Setup {
+	var list []Setup
+	for _, seating := range []Seating{FirstBegins, SecondBegins, Mixed} {
+		for _, encrypts := range []bool{true, false} {
+			list = append(list, Setup{Suite: suite, Encrypts: encrypts, Seating: seating})
+		}
+	}
+	return list
+}
+
 // Play runs a scenario between two peers. The error is a *[StepError] if they don't
 // play it to its end.
 func (sc Scenario) Play(ctx context.Context, first, second *Peer, how Setup) error {

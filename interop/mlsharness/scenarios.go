@@ -14,8 +14,6 @@ type Scenario struct {
 	Actors []string
 
 	play func(*session)
-	// random tells a scenario that is drawn anew for each run.
-	random bool
 }
 
 var (
@@ -83,9 +81,10 @@ func Scenarios() []Scenario {
 	list = append(list, commitScenarios...)
 	list = append(list, outsideScenarios...)
 	list = append(list, successorScenarios...)
+	list = append(list, beyondScenarios...)
 	return append(list,
-		Scenario{Name: "deep_random/all", Actors: crowd, play: walk{updates: true}.play, random: true},
-		Scenario{Name: "deep_random/without_updates", Actors: crowd, play: walk{}.play, random: true},
+		Scenario{Name: "deep_random/all", Actors: crowd, play: walk{updates: true, entries: true}.play},
+		Scenario{Name: "deep_random/adds_and_removes", Actors: crowd, play: walk{}.play},
 	)
 }
 
@@ -169,11 +168,11 @@ var commitScenarios = []Scenario{
 			})
 		}
 	}},
-	{Name: "commit/all_together_alice_proposes", Actors: []string{"alice", "bob", "c1", "c2", "c3", "c4"}, play: allTogether("alice")},
-	{Name: "commit/all_together_bob_proposes", Actors: []string{"alice", "bob", "c1", "c2", "c3", "c4"}, play: allTogether("bob")},
+	{Name: "commit/all_together_alice_proposes", Actors: []string{"alice", "bob", "c1", "c2", "c3", "c4"}, play: allTogether("alice", bound...)},
+	{Name: "commit/all_together_bob_proposes", Actors: []string{"alice", "bob", "c1", "c2", "c3", "c4"}, play: allTogether("bob", bound...)},
 }
 
-func allTogether(proposer string) func(*session) {
+func allTogether(proposer string, extensions ...*pb.Extension) func(*session) {
 	return func(s *session) {
 		s.create("alice", "bob")
 		s.commit("alice", commit{
@@ -186,7 +185,7 @@ func allTogether(proposer string) func(*session) {
 		one, two := s.psk("alice", "bob"), s.psk("alice", "bob")
 		refs := [][]byte{
 			s.propose(proposer, removeOf("c1")),
-			s.propose(proposer, extensionsOf(bound...)),
+			s.propose(proposer, extensionsOf(extensions...)),
 			s.propose(proposer, externalPSKOf(one)),
 			s.propose(proposer, resumptionPSKOf(1)),
 		}
@@ -321,6 +320,31 @@ var successorScenarios = []Scenario{
 	{Name: "branch/with_extensions", Actors: five, play: branched(&pb.CreateBranchRequest{Extensions: bound}, five[1:]...)},
 	{Name: "branch/external_tree", Actors: five, play: branched(&pb.CreateBranchRequest{ExternalTree: true}, five[1:]...)},
 	{Name: "branch/force_path", Actors: five, play: branched(&pb.CreateBranchRequest{ForcePath: true}, five[1:]...)},
-	// Beyond the working group's: some stay behind, and the first group goes on.
-	{Name: "branch/some", Actors: five, play: branched(&pb.CreateBranchRequest{}, "bob", "diana")},
+}
+
+// beyondScenarios are not the working group's.
+var beyondScenarios = []Scenario{
+	// Some stay behind, and the first group goes on.
+	{Name: "beyond/some_branch_off", Actors: five, play: branched(&pb.CreateBranchRequest{}, "bob", "diana")},
+	// What an implementation can do that has no external senders.
+	{Name: "beyond/required_capabilities", Actors: pair, play: func(s *session) {
+		s.create("alice", "bob")
+		s.commit("alice", commit{byReference: [][]byte{s.propose("bob", extensionsOf(nothingRequired))}})
+	}},
+	{Name: "beyond/no_extensions", Actors: pair, play: func(s *session) {
+		s.create("alice", "bob")
+		s.commit("alice", commit{byValue: []*pb.ProposalDescription{extensionsOf(nothingRequired)}})
+		s.commit("alice", commit{byValue: []*pb.ProposalDescription{extensionsOf()}})
+	}},
+	{Name: "beyond/all_together", Actors: []string{"alice", "bob", "c1", "c2", "c3", "c4"}, play: allTogether("alice", nothingRequired)},
+	// Everybody commits in turn, and who has joined last joins again from outside.
+	{Name: "beyond/everybody", Actors: five, play: func(s *session) {
+		s.create(five[0], five[1:4]...)
+		for _, member := range five[:4] {
+			s.commit(member, commit{})
+		}
+		s.externalJoin("bob", "eliza", entry{})
+		s.externalJoin("diana", "eliza", entry{removePrior: true, externalTree: true})
+		s.commit("eliza", commit{byValue: []*pb.ProposalDescription{removeOf("charlie")}, leavers: []string{"charlie"}})
+	}},
 }
