@@ -20,7 +20,7 @@ func rounds() int {
 	if proof {
 		return 48
 	}
-	return 8
+	return 6
 }
 
 // ours is a server of ours in this process, and a connection to it.

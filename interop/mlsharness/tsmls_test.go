@@ -76,7 +76,10 @@ func outsideProof(suite mls.CipherSuite, j int) []int {
 	case 2:
 		return []int{j % 6}
 	}
-	return []int{(j + 3) % 6}
+	if j%2 == 0 {
+		return nil
+	}
+	return []int{(j/2 + 3) % 6}
 }
 
 // TestMLSHarnessTSMLS plays all scenarios between our server and one around ts-mls. What
