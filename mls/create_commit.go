@@ -2,6 +2,7 @@ package mls
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -207,9 +208,6 @@ func (b *commitBuilder) collect() error {
 		}
 		b.list = append(b.list, listedProposal{proposal: own, sender: memberAt(g.current.own)})
 	}
-	if !b.opts.ByValueOnly {
-		b.list = append(b.list, g.committable(b.list)...)
-	}
 	for _, p := range b.list {
 		if add, ok := p.proposal.(Add); ok {
 			if err := g.checkAdd(add); err != nil {
@@ -217,17 +215,67 @@ func (b *commitBuilder) collect() error {
 			}
 		}
 	}
-	var err error
 	config := g.config
 	config.appData = b.opts.AppData
-	b.outcome, err = g.current.apply(b.list, memberAt(g.current.own), &config)
-	return err
+	apply := func(list []listedProposal) (err error) {
+		b.outcome, err = g.current.apply(list, memberAt(g.current.own), &config)
+		return err
+	}
+	if b.opts.ByValueOnly {
+		return apply(b.list)
+	}
+	chosen, waiting := b.list, g.committable(b.list)
+	b.list = slices.Concat(chosen, waiting)
+	err := apply(b.list)
+	if err == nil || len(waiting) == 0 || isAppData(err) {
+		return err
+	}
+	b.list = fitting(chosen, waiting, func(list []listedProposal) bool {
+		err := apply(list)
+		return err == nil || isAppData(err)
+	})
+	return apply(b.list)
+}
+
+func isAppData(err error) bool {
+	_, ok := errors.AsType[*AppDataError](err)
+	return ok
+}
+
+// fitting adds to chosen those of the proposals that wait that are valid together, since
+// one that is not would keep us from any commit (§12.2). A proposal may need another one
+// that comes later, so that all are tried again until none is added.
+func fitting(chosen, waiting []listedProposal, valid func([]listedProposal) bool) []listedProposal {
+	keep := make([]bool, len(waiting))
+	list := func() []listedProposal {
+		l := slices.Clone(chosen)
+		for i, p := range waiting {
+			if keep[i] {
+				l = append(l, p)
+			}
+		}
+		return l
+	}
+	for again := true; again; {
+		again = false
+		for i := range waiting {
+			if keep[i] {
+				continue
+			}
+			keep[i] = true
+			if keep[i] = valid(list()); keep[i] {
+				again = true
+			}
+		}
+	}
+	return list()
 }
 
 // committable selects from the proposals that wait those that can be committed
 // together with chosen (§12.2): none that changes our own leaf, and of several
 // that concern the same leaf a removal, else the latest. The latest
-// GroupContextExtensions wins, too; a ReInit has to wait for all others.
+// GroupContextExtensions wins, too; a ReInit has to wait for all others. Who must not be
+// added any more, for the end of a lifetime, is left out.
 func (g *Group) committable(chosen []listedProposal) []listedProposal {
 	removed := map[LeafIndex]bool{g.current.own: true}
 	joining := map[string]bool{}
@@ -245,8 +293,8 @@ func (g *Group) committable(chosen []listedProposal) []listedProposal {
 			extensions = true
 		case Add:
 			key := string(v.KeyPackage.leaf.signatureKey())
-			fits = !joining[key]
-			joining[key] = true
+			fits = !joining[key] && (p.ref == nil || g.checkAdd(v) == nil)
+			joining[key] = joining[key] || fits
 		case Update, ReInit:
 			return false // below
 		default:

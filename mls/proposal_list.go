@@ -112,6 +112,25 @@ func (e *epoch) apply(list []listedProposal, committer Sender, config *Config) (
 	return o, nil
 }
 
+// curable tells whether a proposal that err keeps from being valid by itself may be valid
+// beside others (§12.2): as the Add of a client whose leaf another one removes, or a
+// requirement that only a member doesn't meet who is to leave. We ourselves have to know
+// its type in any case.
+func (e *epoch) curable(p Proposal, err error) bool {
+	switch {
+	case errors.Is(err, ErrDuplicateKey), errors.Is(err, ErrCapabilities):
+		return true
+	case errors.Is(err, ErrUnsupportedProposal):
+		own, ok := e.tree.leaf(e.own)
+		if !ok {
+			return true // a follower supports nothing and needs nothing
+		}
+		f := own.fields()
+		return f.supportsProposal(p.ProposalType())
+	}
+	return false
+}
+
 // sort checks what can be told of the list without applying it.
 func (o *outcome) sort(e *epoch, list []listedProposal, config *Config) error {
 	leaving := map[LeafIndex]bool{}

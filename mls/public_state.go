@@ -143,7 +143,8 @@ func (g *publicState) receiveProposal(m *authenticatedContent) (*Pending[Event],
 	if err != nil {
 		return nil, err
 	}
-	if _, err := g.current.apply([]listedProposal{p.listedProposal}, Sender{}, &g.config); err != nil {
+	_, err = g.current.apply([]listedProposal{p.listedProposal}, Sender{}, &g.config)
+	if err != nil && !g.current.curable(p.proposal, err) {
 		return nil, fmt.Errorf("proposal of %v: %w", p.sender, err)
 	}
 	event := &ReceivedProposal{p.sender, p.proposal, bytes.Clone(m.content.authenticatedData)}

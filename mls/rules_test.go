@@ -253,17 +253,12 @@ func TestProposalsByReference(t *testing.T) {
 		}
 		return Update{node}
 	}
-	own, _ := evil.group.Member(3)
-	other, _ := evil.group.Member(1)
 	for _, tc := range []struct {
 		name string
 		p    Proposal
 		want error
 	}{
 		{"source", leaf(func(f *leafFields) { f.source = LeafNodeFromCommit }), ErrLeafNodeSource},
-		{"old encryption key", leaf(func(f *leafFields) { f.encryptionKey = own.LeafNode.EncryptionKey() }), ErrDuplicateKey},
-		{"another's signature key", leaf(func(f *leafFields) { f.signatureKey = other.LeafNode.SignatureKey() }), ErrDuplicateKey},
-		{"capabilities", leaf(func(f *leafFields) { f.credentials = nil }), ErrCapabilities},
 		{"signature", leaf(func(f *leafFields) { f.signatureKey = make([]byte, 32) }), ErrLeafNodeSignature},
 		{"remove of nobody", Remove{9}, ErrInvalidProposals},
 		{"reinit to no version", ReInit{}, ErrInvalidProposals},
@@ -324,6 +319,101 @@ func TestProposalsByReference(t *testing.T) {
 	if data, _ := evil.group.Extension(0xff00); string(data) != "new" {
 		t.Errorf("extension is %q", data)
 	}
+}
+
+// Proposals are judged together (§12.2): one that isn't valid by itself waits for what may
+// be committed with it. A commit of it alone is refused, and our own leaves it out.
+func TestProposalsTogether(t *testing.T) {
+	leaf := func(evil *member, change func(f *leafFields)) Proposal {
+		m, _ := evil.group.Member(3)
+		f := m.LeafNode.fields()
+		pair, err := evil.group.current.suite.GenerateKeyPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.source, f.encryptionKey = LeafNodeFromUpdate, pair.Public
+		change(&f)
+		node, err := f.sign(evil.client.Signer, evil.group.ID(), 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Update{node}
+	}
+	add := func(c Client, change func(kp *KeyPackage, f *leafFields)) Proposal {
+		return Add{signedKeyPackage(t, c, change)}
+	}
+	nobodys := RequiredCapabilities{Extensions: []ExtensionType{0xff02}}
+	for _, tc := range []struct {
+		name string
+		p    func(team []*member) Proposal
+		want error // nil if only we must not commit it
+	}{
+		{"update with the old encryption key", func(team []*member) Proposal {
+			own, _ := team[3].group.Member(3)
+			return leaf(team[3], func(f *leafFields) { f.encryptionKey = own.LeafNode.EncryptionKey() })
+		}, ErrDuplicateKey},
+		{"update with another's signature key", func(team []*member) Proposal {
+			other, _ := team[3].group.Member(1)
+			return leaf(team[3], func(f *leafFields) { f.signatureKey = other.LeafNode.SignatureKey() })
+		}, ErrDuplicateKey},
+		{"update without its credential type", func(team []*member) Proposal {
+			return leaf(team[3], func(f *leafFields) { f.credentials = nil })
+		}, ErrCapabilities},
+		{"add of a member", func(team []*member) Proposal { return add(team[2].client, nil) }, ErrDuplicateKey},
+		{"requirement that nobody meets", func([]*member) Proposal {
+			return GroupContextExtensions{[]Extension{nobodys.Extension()}}
+		}, ErrCapabilities},
+		{"add of an expired key package", func([]*member) Proposal {
+			return add(newMemberOf(t, testSuite, "late", Config{}).client, func(_ *KeyPackage, f *leafFields) { f.lifetime = Lifetime{1, 2} })
+		}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			team := newTeam(t, testSuite, 4, Config{PublicHandshakes: true})
+			alice, bob, carol := team[0], team[1], team[2]
+			bad := team[3].forgeProposal(tc.p(team))
+			good := carol.propose(GroupContextExtensions{[]Extension{{0xff00, []byte("new")}}})
+			if tc.want == ErrCapabilities {
+				good = carol.propose(Remove{1})
+			}
+			for _, m := range team[:3] {
+				m.process(bad)
+				m.process(good)
+			}
+			if tc.want != nil {
+				bob.processFails(alice.forgeCommit(&commit{proposals: []proposalOrRef{{ref: bob.group.proposals[0].ref}}}), tc.want)
+			}
+			out := alice.commit(CommitOptions{})
+			if n := len(out.Staged.Proposals); n != 1 {
+				t.Fatalf("%d proposals are committed: %+v", n, out.Staged.Proposals)
+			}
+			bob.process(out.Message)
+			carol.process(out.Message)
+		})
+	}
+
+	// A member who comes back with the same signature key: its Add arrives before its Remove.
+	team := newTeam(t, testSuite, 4, Config{PublicHandshakes: true})
+	alice, bob, carol, dave := team[0], team[1], team[2], team[3]
+	back := newKeyPackage(t, carol.client)
+	forged := dave.forgeProposal(Add{back.KeyPackage()})
+	removal := bob.propose(Remove{2})
+	for _, m := range []*member{alice, bob, carol} {
+		m.process(forged)
+		m.process(removal)
+	}
+	out := alice.commit(CommitOptions{})
+	if n := len(out.Staged.Proposals); n != 2 {
+		t.Fatalf("%d proposals are committed, want the Add and the Remove", n)
+	}
+	bob.process(out.Message)
+	carol.process(out.Message)
+	if carol.group.Active() {
+		t.Error("carol is still a member")
+	}
+	again := &member{t: t, client: carol.client, store: store{}, config: carol.config}
+	again.join(out, back)
+	alice.process(out.Message)
+	agree(t, []*member{alice, bob, again})
 }
 
 // Each rule about the path of a commit (§7.5, §12.4.2).
