@@ -15,7 +15,7 @@ import (
 
 // The benchmarks of this file print two tables:
 //
-//	go test ./mls -run '^$' -bench 'Speed|Growth'
+//	go test ./mls -run '^$' -bench 'Speed|Growth' -benchtime 1x
 //
 // Speed compares operations with their floor: the public-key operations that they
 // can't do without, by the fastest implementation that there is here, done in
@@ -35,10 +35,15 @@ type benchMember struct {
 	keyPackage *PrivateKeyPackage
 }
 
-func newBenchMembers(b testing.TB, n int) []benchMember {
+// benchConfig is what all groups of benchmarks are made with.
+var benchConfig = Config{Suites: moreSuites}
+
+func newBenchMembers(b testing.TB, n int) []benchMember { return newBenchMembersOf(b, benchSuite, n) }
+
+func newBenchMembersOf(b testing.TB, id CipherSuite, n int) []benchMember {
 	members := make([]benchMember, n)
 	for i := range members {
-		c := newClient(b, benchSuite, fmt.Sprintf("member %d", i))
+		c := newClient(b, id, fmt.Sprintf("member %d", i))
 		members[i] = benchMember{c, newKeyPackage(b, c)}
 	}
 	return members
@@ -55,7 +60,7 @@ func benchDone[T any](b testing.TB, p *Pending[T], err error) T {
 }
 
 func benchNew(b testing.TB, m benchMember) *Group {
-	p, err := New([]byte("a group of benchmarks"), m.client, nil, Config{})
+	p, err := New([]byte("a group of benchmarks"), m.client, nil, benchConfig)
 	return benchDone(b, p, err)
 }
 
@@ -70,7 +75,7 @@ func benchMerge(b testing.TB, g *Group) {
 }
 
 func benchJoin(b testing.TB, welcome []byte, m benchMember) *Group {
-	p, err := Join(welcome, m.keyPackage, m.client.Signer, nil, Config{})
+	p, err := Join(welcome, m.keyPackage, m.client.Signer, nil, benchConfig)
 	return benchDone(b, p, err).Group
 }
 
@@ -145,12 +150,12 @@ type primitives struct {
 	kem, ct   []byte
 }
 
-func newPrimitives(b *testing.B) *primitives {
-	s, err := lookupSuite(benchSuite, nil)
+func newPrimitives(b *testing.B, id CipherSuite) *primitives {
+	s, err := lookupSuite(id, moreSuites)
 	if err != nil {
 		b.Fatal(err)
 	}
-	p := &primitives{b: b, suite: s, signer: newClient(b, benchSuite, "member").Signer, secret: make([]byte, 32)}
+	p := &primitives{b: b, suite: s, signer: newClient(b, id, "member").Signer, secret: make([]byte, s.HashSize())}
 	if p.key, err = s.GenerateKeyPair(); err != nil {
 		b.Fatal(err)
 	}
@@ -303,7 +308,7 @@ func BenchmarkSpeed(b *testing.B) {
 }
 
 func (t *speedTable) measure() {
-	b, p := t.b, newPrimitives(t.b)
+	b, p := t.b, newPrimitives(t.b, benchSuite)
 	members := newBenchMembers(b, benchMembers)
 	others := benchMembers - 1
 	verifyLeaf, signCommit := p.verify(signedLeaf), p.sign(signed(2000))

@@ -6,12 +6,15 @@ import (
 	"crypto/hkdf"
 	"crypto/hmac"
 	oracle "crypto/hpke"
+	"crypto/mlkem"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
+	mrand "math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -367,6 +370,37 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// The check of X-Wing keys is that of crypto/mlkem, at each coefficient.
+func TestXWingPublicKeyCheck(t *testing.T) {
+	kem := XWing(0x647a)
+	key, err := kem.GenerateKeyPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 768 {
+		for _, value := range []uint16{0, 3328, 3329, 4095} {
+			public := slices.Clone(key.Public)
+			if c := public[i/2*3:]; i%2 == 0 {
+				c[0], c[1] = byte(value), c[1]&0xf0|byte(value>>8)
+			} else {
+				c[1], c[2] = c[1]&15|byte(value<<4), byte(value>>4)
+			}
+			_, want := mlkem.NewEncapsulationKey768(public[:mlkem.EncapsulationKeySize768])
+			if got := kem.CheckPublicKey(public); (got == nil) != (want == nil) || (want == nil) != (value < 3329) {
+				t.Fatalf("coefficient %d is %d: %v, crypto/mlkem: %v", i, value, got, want)
+			}
+		}
+	}
+	for range 1000 {
+		public := slices.Clone(key.Public)
+		rand.Read(public[mrand.IntN(1184):])
+		_, want := mlkem.NewEncapsulationKey768(public[:mlkem.EncapsulationKeySize768])
+		if got := kem.CheckPublicKey(public); (got == nil) != (want == nil) {
+			t.Fatalf("%v, crypto/mlkem: %v", got, want)
+		}
+	}
+}
+
 // Writers of P-521 scalars drop leading zero bytes.
 func TestShortScalar(t *testing.T) {
 	for range 2000 {
@@ -562,4 +596,33 @@ func BenchmarkDeriveKeyPair(b *testing.B) {
 			}
 		})
 	}
+}
+
+func BenchmarkCheckPublicKey(b *testing.B) {
+	for _, kem := range kems {
+		key, err := kem.GenerateKeyPair()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("%04x", kem.ID()), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := kem.CheckPublicKey(key.Public); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("crypto mlkem", func(b *testing.B) {
+		key, err := XWing(0x647a).GenerateKeyPair()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := mlkem.NewEncapsulationKey768(key.Public[:mlkem.EncapsulationKeySize768]); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
