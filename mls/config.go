@@ -28,6 +28,15 @@ type Config struct {
 	// [DefaultWindows].
 	Windows *Windows
 
+	// Ahead is how many of our own application messages of an epoch may leave before
+	// their changes are durable, after one whose changes are, and since the group was
+	// loaded. What is stored of our ratchet is so many generations ahead of what was used:
+	// [Load] begins behind them, so that no key is used twice, others have to bear with a
+	// gap, and what was sent and forgotten is read like anybody's message if Windows reach
+	// so far back. It is for those who don't want to wait for the disk; with 0 nothing
+	// leaves before it is durable. See [Group.Unreserve].
+	Ahead uint32
+
 	// PathProposals are the custom proposal types whose commits need a path
 	// (§17.4).
 	PathProposals []ProposalType

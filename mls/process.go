@@ -14,7 +14,8 @@ import (
 // [*ReceivedProposal], a [*StagedCommit], an [*UnresolvedCommit] or an [*OwnMessage].
 type Event interface{ isEvent() }
 
-// ApplicationMessage is application data of another member (§15).
+// ApplicationMessage is application data of another member (§15), or of our own that was
+// sent and forgotten (see [Config].Ahead).
 type ApplicationMessage struct {
 	Sender            LeafIndex
 	Epoch             uint64 // of the message; may be a past one
@@ -207,13 +208,7 @@ func (g *Group) processPrivate(m *privateMessage) (*Pending[Event], error) {
 		}
 		return p, err
 	}
-	event := &ApplicationMessage{
-		Sender: from.leaf, Epoch: m.epoch, Generation: from.generation,
-		Data: a.content.applicationData, AuthenticatedData: bytes.Clone(m.authenticatedData),
-		SignatureKey: bytes.Clone(sender.signatureKey),
-		Credential:   Credential{sender.credential.Type, bytes.Clone(sender.credential.Data)},
-	}
-	return newPending[Event](&g.publicState, event, nil, nil, nil).consuming(m.epoch, use), nil
+	return g.application(m, a, use, from, sender), nil
 }
 
 // epochView is what is needed to read messages of an epoch, current or past.
@@ -258,8 +253,9 @@ func (g *Group) senderAt(in epochView, i LeafIndex) (pastLeaf, bool) {
 }
 
 // ownPrivate takes in a PrivateMessage whose sender is our leaf. The keys of what
-// we have sent are gone. A key that we still have was not used by this state: if
-// the message is good nevertheless, another copy of the state has sent it.
+// we have sent are gone. A key that we have skipped was reserved, see Config.Ahead: the
+// message was sent and forgotten. One that is still to come was not used by this state:
+// if the message is good nevertheless, another copy of the state has sent it.
 func (g *Group) ownPrivate(m *privateMessage, in epochView, from senderData, kind secrettree.Kind, own pastLeaf) (*Pending[Event], error) {
 	use, err := in.messages.Key(from.leaf, kind, from.generation)
 	switch {
@@ -268,9 +264,24 @@ func (g *Group) ownPrivate(m *privateMessage, in epochView, from senderData, kin
 	case err != nil:
 		return nil, err
 	}
-	defer use.Drop()
-	if _, err := m.open(g.current.suite, use, from, own.signatureKey, in.context); err != nil {
+	a, err := m.open(g.current.suite, use, from, own.signatureKey, in.context)
+	if err == nil && use.Late() {
+		return g.application(m, a, use, from, own), nil
+	}
+	use.Drop()
+	if err != nil {
 		return nil, err
 	}
 	return nil, ErrStateRolledBack
+}
+
+// application is the event of an application message that was opened.
+func (g *Group) application(m *privateMessage, a *authenticatedContent, use *secrettree.Use, from senderData, sender pastLeaf) *Pending[Event] {
+	event := &ApplicationMessage{
+		Sender: from.leaf, Epoch: m.epoch, Generation: from.generation,
+		Data: a.content.applicationData, AuthenticatedData: bytes.Clone(m.authenticatedData),
+		SignatureKey: bytes.Clone(sender.signatureKey),
+		Credential:   Credential{sender.credential.Type, bytes.Clone(sender.credential.Data)},
+	}
+	return newPending[Event](&g.publicState, event, nil, nil, nil).consuming(m.epoch, use)
 }

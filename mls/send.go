@@ -11,7 +11,7 @@ import (
 
 // Encrypt makes an application message, an encoded MLSMessage (§6.3, §15).
 // authenticatedData goes along unencrypted and may be nil. It returns
-// [ErrPendingProposals] if proposals wait for a commit.
+// [ErrPendingProposals] if proposals wait for a commit. See [Config] for when it may leave.
 func (g *Group) Encrypt(data, authenticatedData []byte) (*Pending[[]byte], error) {
 	p, err := g.encrypt(data, authenticatedData)
 	if err != nil {
@@ -42,12 +42,25 @@ func (g *Group) encrypt(data, authenticatedData []byte) (*Pending[[]byte], error
 	if err != nil {
 		return nil, err
 	}
+	use.Reserve(g.config.Ahead)
 	message, err := g.sealContent(use, ContentTypeApplication, authenticatedData, header, body)
 	if err != nil {
 		use.Drop()
 		return nil, err
 	}
 	return newPending(&g.publicState, message, nil, nil, nil).consuming(e.context.epoch, use), nil
+}
+
+// Unreserve returns the change that takes back what [Config].Ahead has reserved; none if
+// nothing was encrypted in the epoch. Once it is stored, a group that is loaded goes on
+// where this one has stopped.
+func (g *Group) Unreserve() []Record {
+	e := g.current
+	r, ok := e.messages.Ratchet(e.own, secrettree.Application)
+	if !ok {
+		return nil
+	}
+	return []Record{keyRecord(e.context.epoch, r)}
 }
 
 // sealContent signs and encrypts content without confirmation tag.

@@ -254,6 +254,114 @@ func TestRolledBackState(t *testing.T) {
 	alice.check()
 }
 
+// With Ahead messages leave before they are stored for good. Whatever is lost by power
+// cuts, no key is used twice, others read all, and the sender reads again what he has
+// forgotten.
+func TestAhead(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		config := Config{Ahead: rapid.Uint32Range(0, 4).Draw(rt, "ahead")}
+		team := newTeam(t, testSuite, 3, config)
+		alice, bob := team[0], team[1]
+		durable := maps.Clone(alice.store)
+		covered := uint32(0)        // how many more may leave
+		var volatile []string       // what has left since durable was stored
+		sent := map[string][]byte{} // by text
+		used := map[string]bool{}
+		next, gap := uint32(0), false // what is sent next unless the group was not closed
+		read := func(m *member, text string) *ApplicationMessage {
+			p, err := m.group.Process(sent[text])
+			if err != nil {
+				t.Fatalf("%s reads %q: %v", m.name(), text, err)
+			}
+			event, ok := p.Result().(*ApplicationMessage)
+			if !ok || string(event.Data) != text || event.Sender != 0 {
+				t.Fatalf("%s reads %+v, want %q", m.name(), p.Result(), text)
+			}
+			m.store.apply(p.Changes())
+			p.Done()
+			return event
+		}
+		sync := func() {
+			durable, volatile = maps.Clone(alice.store), nil
+			if len(sent) > 0 && covered < config.Ahead {
+				covered = config.Ahead
+			}
+		}
+		load := func() {
+			alice.reload()
+			covered = 0
+		}
+		for i := range rapid.IntRange(1, 30).Draw(rt, "steps") {
+			switch rapid.SampledFrom([]string{"send", "send", "send", "sync", "kill", "cut", "close", "commit"}).Draw(rt, "step") {
+			case "send":
+				text := fmt.Sprint(i)
+				p, err := alice.group.Encrypt([]byte(text), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				alice.store.apply(p.Changes())
+				sent[text] = p.Done()
+				if covered > 0 {
+					covered--
+					volatile = append(volatile, text)
+				} else {
+					durable, volatile, covered = maps.Clone(alice.store), nil, config.Ahead
+				}
+				event := read(bob, text)
+				name := fmt.Sprint(event.Epoch, event.Generation)
+				if used[name] {
+					t.Fatalf("epoch and generation %s are used twice", name)
+				}
+				used[name] = true
+				if !gap && event.Generation != next {
+					t.Fatalf("generation %d where no state was lost before %d", event.Generation, next)
+				}
+				next, gap = event.Generation+1, false
+			case "sync":
+				if len(volatile) > 0 {
+					sync()
+				}
+			case "kill":
+				load()
+				gap = true
+			case "cut":
+				gap = true
+				alice.store = maps.Clone(durable)
+				load()
+				for _, text := range volatile {
+					read(alice, text)
+					p, err := alice.group.Process(sent[text])
+					if err != nil {
+						t.Fatal(err)
+					}
+					if own, ok := p.Result().(*OwnMessage); !ok {
+						t.Fatalf("read again as %+v", own)
+					}
+					p.Discard()
+				}
+				sync()
+				covered = 0
+			case "close":
+				alice.store.apply(alice.group.Unreserve())
+				sync()
+				load()
+			case "commit":
+				out := team[2].commit(CommitOptions{})
+				for _, m := range team[:2] {
+					p, err := m.group.Process(out.Message)
+					if err != nil {
+						t.Fatal(err)
+					}
+					m.store.apply(p.Changes())
+					p.Done()
+				}
+				sync()
+				covered, next, gap = 0, 0, false
+			}
+		}
+	})
+}
+
 // A result that is pending keeps all others out, and Discard leaves no trace.
 func TestPending(t *testing.T) {
 	team := newTeam(t, testSuite, 2, Config{})

@@ -66,10 +66,11 @@ func IsVerdict(err error) bool {
 
 // GroupConfig is how groups of this network work: handshakes are encrypted, and the
 // windows are those of the official client. pad tells whether the messages that we
-// send are padded to length classes ([Padding]); commits never are.
+// send are padded to length classes ([Padding]); commits never are. One message at a
+// time may leave while it is stored (see [mls.Config].Ahead).
 func GroupConfig(pad bool) mls.Config {
 	windows := mls.DefaultWindows()
-	config := mls.Config{OneFormat: true, IgnoreReInit: true, Windows: &windows}
+	config := mls.Config{OneFormat: true, IgnoreReInit: true, Windows: &windows, Ahead: 1}
 	if pad {
 		config.Padding = func(t mls.ContentType, n int) int {
 			if t != mls.ContentTypeApplication {

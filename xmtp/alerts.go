@@ -119,7 +119,8 @@ type (
 	}
 	// MessagesMissing: a sender's messages First to Last of an epoch, by his own count, are
 	// not in the log before one that follows them. The node withholds or reorders them, or
-	// he could not send what he had encrypted.
+	// he could not send what he had encrypted; a single one may be the key that his program
+	// had reserved when it was killed.
 	MessagesMissing struct {
 		ConversationID, SenderInboxID, SenderInstallationID string
 		Epoch                                               uint64

@@ -1,7 +1,9 @@
 package xmtp
 
 import (
+	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -61,6 +63,70 @@ func whileSendingOptimistically(t *testing.T, w *world) attempt {
 			t.Errorf("bob reads %q", order)
 		}
 		return came
+	}
+}
+
+// A text is on its way while the disk is waited for.
+func whileSendingOnASlowDisk(t *testing.T, w *world) attempt {
+	id := w.group(t)
+	return func(at cut, loss crashtest.Loss) bool {
+		check(t, w.say(t.Context(), w.alice.client, id)) // by which the next key is reserved
+		ctx, cancel := w.alice.armed(t, at)
+		done := w.proxy.done()
+		w.fs.HoldSync(func() {
+			select {
+			case <-done:
+			case <-ctx.Done():
+			}
+		})
+		err := w.say(ctx, w.alice.client, id)
+		w.fs.HoldSync(nil)
+		err = errors.Join(err, w.say(ctx, w.alice.client, id))
+		cancel()
+		came := w.came(t, at, err)
+		w.recover(t, at, loss)
+		check(t, w.say(t.Context(), w.alice.client, id))
+		w.converge(t)
+		w.compare(t, id, w.alice.client, w.bob, w.carol)
+		w.told(t, w.bob, id)
+		return came
+	}
+}
+
+// A text that the node has got and the disk has not, when the power goes, comes back from
+// the log, once, whether it is sent again or not.
+func TestCrashBetweenNodeAndDisk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.group(t)
+	for _, again := range []bool{false, true} {
+		check(t, w.say(t.Context(), w.alice.client, id))
+		text := w.text()
+		w.sent[text] = true
+		send := func(ctx context.Context) error {
+			v := must(w.alice.client.Conversation(id))(t)
+			_, err := v.SendText(ctx, text, WithIdempotencyKey("key"))
+			return err
+		}
+		ctx, cancel := w.alice.armed(t, cut{beforeReply, 1})
+		w.fs.HoldSync(func() { <-ctx.Done() })
+		if send(ctx) == nil {
+			t.Fatal("stopped by nothing")
+		}
+		cancel()
+		w.alice.crash(crashtest.LoseUnsynced())
+		check(t, w.alice.open(t.Context(), t))
+		if slices.Contains(texts(t, must(w.alice.client.Conversation(id))(t)), text) {
+			t.Error("the disk has got it")
+		}
+		if again {
+			check(t, send(t.Context()))
+		}
+		check(t, w.say(t.Context(), w.alice.client, id))
+		w.verify(t)
+		w.compare(t, id, w.alice.client, w.bob, w.carol)
+		w.told(t, w.alice.client, id)
+		forgotten(t, w.alice.client, id)
 	}
 }
 

@@ -46,6 +46,7 @@ var scenarios = map[string]scenario{
 	"creating a direct message":  {whileCreatingADirectMessage, []string{"Client.DM"}},
 	"a duplicate comes":          {whileADuplicateComes, []string{"Client.Sync", "Conversation.SendText"}},
 	"sending":                    {whileSending, []string{"Conversation.SendText"}},
+	"sending on a slow disk":     {whileSendingOnASlowDisk, []string{"Conversation.SendText"}},
 	"sending for the first time": {whileSendingForTheFirstTime, []string{"Conversation.SendText"}},
 	"sending optimistically":     {whileSendingOptimistically, []string{"Conversation.Send", "Conversation.SendOptimistic", "Conversation.PublishMessages"}},
 	"publishing":                 {whilePublishingWhatWasPrepared, []string{"Conversation.Prepare", "Conversation.Publish"}},

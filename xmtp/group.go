@@ -3,8 +3,11 @@ package xmtp
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/go-xmtp/go-xmtp/mls"
@@ -29,6 +32,12 @@ type group struct {
 	caughtUp bool
 	// current tells that the log has been read since the lock was taken.
 	current bool
+	// ahead is the state, and its epoch, of which a message was encrypted and stored for
+	// good: the next one may leave while it is stored.
+	ahead struct {
+		mls   *mls.Group
+		epoch uint64
+	}
 	// heard is how far each sender has come in this epoch.
 	heard heard
 	// streamed is the number up to which a live stream has brought everything, or unstreamed.
@@ -69,9 +78,47 @@ func (c *groupCache) close() {
 	defer c.mu.Unlock()
 	for _, g := range c.groups {
 		g.lock <- struct{}{}
+		_ = g.unreserve() // else others see a gap
 		g.mls = nil
 		<-g.lock
 	}
+}
+
+// unreserve takes back what groups have reserved that nobody works with.
+func (c *groupCache) unreserve() error {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.groups))
+	c.mu.Unlock()
+	var errs []error
+	for _, g := range all {
+		if g.tryAcquire() {
+			errs = append(errs, g.unreserve())
+			g.release()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reserved tells whether the next message may leave while it is stored.
+func (g *group) reserved(state *mls.Group) bool {
+	return g.ahead.mls == state && g.ahead.epoch == state.Epoch()
+}
+
+// reserve notes that a message of an epoch is stored for good, and with it what the next
+// one needs.
+func (g *group) reserve(state *mls.Group, epoch uint64) {
+	g.ahead.mls, g.ahead.epoch = state, epoch
+}
+
+// unreserve takes back what was reserved for the next message, so that others see no gap
+// if it is sent by another run of the program.
+func (g *group) unreserve() error {
+	state := g.mls
+	if state == nil || !g.reserved(state) {
+		return nil
+	}
+	g.ahead.mls = nil
+	return g.updateLazily(func(tx *store.Tx) error { return saveState(tx, g.id, state.Unreserve()) })
 }
 
 // stateChanges are the changes of several steps, the last of each record.

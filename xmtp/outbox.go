@@ -333,6 +333,9 @@ func (g *group) publishMessages(ctx context.Context, intents []store.Intent) err
 	if err != nil {
 		return err
 	}
+	if len(changes.records) > 0 {
+		g.reserve(state, state.Epoch())
+	}
 	err = g.send(ctx, requests)
 	if !permanent(err) {
 		return err

@@ -44,6 +44,7 @@ type proxy struct {
 	fault  bool // only one call fails, then all is well
 	faults int
 	stream chan struct{}  // closed when the next stream is open
+	doing  chan struct{}  // closed when the node has done the next call
 	lies   map[string]lie // by the name of the call
 	asked  []string       // names of calls in their order
 	opens  map[string]int // how many streams were opened, by the name of the call
@@ -102,6 +103,14 @@ func (p *proxy) streams() <-chan struct{} {
 	return p.stream
 }
 
+// done returns a channel that is closed when the node has done the next call.
+func (p *proxy) done() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.doing = make(chan struct{})
+	return p.doing
+}
+
 func (p *proxy) opened(method string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -148,6 +157,10 @@ func (p *proxy) enter() (number int, err error) {
 func (p *proxy) leave(number int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.doing != nil {
+		close(p.doing)
+		p.doing = nil
+	}
 	if p.cut {
 		return errCut
 	}

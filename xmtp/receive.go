@@ -195,6 +195,7 @@ type received struct {
 	*mlsapi.GroupMessage_V1
 	own     bool             // it stands in the outbox
 	message *store.Message   // nil if there is none to store
+	lost    bool             // message is our own, which a power cut has made us forget
 	missing *MessagesMissing // what should have come before it; nil if nothing
 	reason  error            // why it can't be used
 }
@@ -247,6 +248,7 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1, storing *s
 		}
 		if !r.own {
 			r.message, r.missing, r.reason = g.open(state, m, page.life, &page.changes)
+			r.lost = r.message != nil && bytes.Equal(r.message.Installation, g.client.installation.Bytes())
 		}
 		if page.rolledBack = errors.Is(r.reason, mls.ErrStateRolledBack); page.rolledBack {
 			page.last = m
@@ -304,7 +306,7 @@ func (p *receivedPage) store() error {
 	return nil
 }
 
-// open decrypts a message of somebody else. A reason means that it can't be used; then
+// open decrypts a message of somebody else, or one of ours that was lost. A reason means that it can't be used; then
 // nothing was changed.
 func (g *group) open(state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Duration, changes *stateChanges) (message *store.Message, missing *MessagesMissing, reason error) {
 	pending, reason := state.Process(m.Data)
@@ -321,7 +323,9 @@ func (g *group) open(state *mls.Group, m *mlsapi.GroupMessage_V1, life time.Dura
 	if reason != nil {
 		return nil, nil, reason
 	}
-	missing = g.listen(state, decrypted, sender)
+	if sender.Installation != g.client.installation {
+		missing = g.listen(state, decrypted, sender)
+	}
 	envelope, reason := protocol.ParseEnvelope(decrypted.Data)
 	if reason != nil {
 		return nil, missing, reason
@@ -364,6 +368,11 @@ func (p *receivedPage) storeMessages(tx *store.Tx) error {
 				return err
 			}
 		case r.message != nil:
+			if r.lost {
+				if err := p.settleLost(tx, r.message); err != nil {
+					return err
+				}
+			}
 			added, err := tx.AddReceived(*r.message)
 			if added {
 				newest = max(newest, r.message.Sent)
@@ -377,6 +386,22 @@ func (p *receivedPage) storeMessages(tx *store.Tx) error {
 		}
 	}
 	return tx.SetCursor(g.id, p.messages[len(p.messages)-1].Id, newest)
+}
+
+// settleLost sees to it that a message of ours that was lost on its way, and is in the
+// log, isn't sent again if it was stored before or since.
+func (p *receivedPage) settleLost(tx *store.Tx, m *store.Message) error {
+	intent, found, err := tx.IntentByMessage(m.Group, m.ID)
+	if err != nil {
+		return err
+	}
+	if found {
+		if err := tx.DeleteIntent(intent.Row); err != nil {
+			return err
+		}
+	}
+	_, err = tx.MarkPublished(m.Group, m.ID, m.Number, m.Sent, m.Expires)
+	return err
 }
 
 // applyOwn notes that a message that stands in the outbox is in the log.

@@ -38,12 +38,17 @@ func TestRolledBackDatabaseSendsNothing(t *testing.T) {
 				check(t, w.say(ctx, w.alice.client, id))
 			}
 		},
+		"two messages": func(id string) {
+			check(t, w.say(ctx, w.alice.client, id))
+			check(t, w.say(ctx, w.alice.client, id))
+		},
 		"a message in a later epoch": func(id string) {
 			check(t, must(w.bob.Conversation(id))(t).UpdateKeys(ctx))
 			check(t, w.alice.client.Sync(ctx))
 			check(t, w.say(ctx, w.alice.client, id))
 		},
-		"a message that many epochs follow": func(id string) {
+		"messages that many epochs follow": func(id string) {
+			check(t, w.say(ctx, w.alice.client, id))
 			check(t, w.say(ctx, w.alice.client, id))
 			check(t, w.bob.Sync(ctx))
 			for range 5 {
@@ -54,9 +59,10 @@ func TestRolledBackDatabaseSendsNothing(t *testing.T) {
 	for name, send := range sendings {
 		betweens[name] = func(id string) { check(t, send(id)) }
 	}
+	delete(betweens, "a message") // see TestOldCopyThatHasSentAll
 	for between, do := range betweens {
 		for name, send := range sendings {
-			if !proof && between != "a message" && name != "a message" {
+			if !proof && between != "two messages" && name != "a message" {
 				continue
 			}
 			t.Run(between+", then "+name, func(t *testing.T) {
@@ -107,7 +113,8 @@ func (w *world) joined(t *testing.T) string {
 }
 
 // A copy that is as old, but has sent everything that was sent, goes on; also if
-// others have moved on, and if a message was on its way when it was taken.
+// others have moved on, and if a message was on its way when it was taken. One that
+// lacks a single message is as after a power cut, and reads it again.
 func TestOldCopyThatHasSentAll(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -132,6 +139,16 @@ func TestOldCopyThatHasSentAll(t *testing.T) {
 			w.told(t, w.alice.client, id)
 		})
 	}
+	t.Run("a message is missing", func(t *testing.T) {
+		image := w.fs.Image()
+		check(t, w.say(ctx, w.alice.client, id))
+		w.converge(t)
+		w.alice.restore(t, image)
+		check(t, w.say(ctx, w.alice.client, id))
+		w.converge(t)
+		w.compare(t, id, w.alice.client, w.bob, w.carol)
+		w.told(t, w.alice.client, id)
+	})
 	t.Run("a message was on its way", func(t *testing.T) {
 		sending, cancel := w.alice.armed(t, cut{beforeCall, 1})
 		if err := w.say(sending, w.alice.client, id); !errors.Is(err, ErrNotPublished) {

@@ -193,6 +193,9 @@ var errNotNow = errors.New("not now")
 // leaves, if nobody works with the group and nothing has to be published before. What
 // has not succeeded then is left to settle. The error is errNotNow, and nothing was
 // done, if others are at it: they publish together.
+//
+// If its key was reserved, the disk is waited for while the message is on its way. A power
+// cut in between is as if it had never been sent, or it is read again from the log.
 func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, intent int64, err error) {
 	if !g.tryAcquire() {
 		return m, 0, errNotNow
@@ -204,7 +207,8 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 	var made store.Intent
 	var changes stateChanges
 	defer changes.clear()
-	err = g.client.db.Update(func(tx *store.Tx) error {
+	state := g.mls
+	err = g.client.db.UpdateLazily(func(tx *store.Tx) error {
 		row, err := g.sendable(tx)
 		if err != nil {
 			return err
@@ -226,12 +230,19 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 		if made, err = newIntent(g.id, intentMessage, messageIntent{Envelope: envelope, Push: m.Push}, m.ID); err != nil {
 			return err
 		}
-		if err := g.encrypt(g.mls, &made, envelope, &changes); err != nil {
+		if err := g.encrypt(state, &made, envelope, &changes); err != nil {
 			return err
 		}
 		made.Row, err = tx.AddIntent(made)
 		return errors.Join(err, g.client.allow(tx, g.id), changes.save(tx, g.id))
 	})
+	var synced <-chan error
+	if err == nil {
+		synced = g.client.db.SyncSoon()
+		if !g.reserved(state) {
+			err = <-synced
+		}
+	}
 	if err != nil {
 		if len(changes.records) > 0 {
 			g.mls = nil // it has gone on without the database
@@ -243,6 +254,12 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 		// What goes wrong now, or has before, settle meets again.
 		_ = g.receive(ctx)
 	}
+	if err := <-synced; err != nil {
+		g.outcomes.take(made.Row)
+		g.mls = nil
+		return m, 0, err
+	}
+	g.reserve(state, made.Epoch)
 	return m, made.Row, nil
 }
 

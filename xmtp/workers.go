@@ -194,5 +194,5 @@ const restAfter = time.Minute
 
 // scrub empties the database's log, and lets a database rest that isn't used.
 func (c *Client) scrub(context.Context) (time.Duration, error) {
-	return restAfter, errors.Join(c.db.Scrub(), c.db.Rest())
+	return restAfter, errors.Join(c.groups.unreserve(), c.db.Scrub(), c.db.Rest())
 }

@@ -132,7 +132,12 @@ func (t *Tree) Records() []Record {
 // a leaf it is always one, of a size that depends on the window only.
 func (u *Use) Changes(yield func(Record) bool) {
 	t := u.tree
-	if !yield(Record{recordID(ratchetRecord, uint32(u.id)), t.ratchetValue(u.after)}) || u.first == nil {
+	after := u.after
+	if u.ahead > 0 {
+		after = t.skip(after, u.ahead)
+		defer after.wipe()
+	}
+	if !yield(Record{recordID(ratchetRecord, uint32(u.id)), t.ratchetValue(after)}) || u.first == nil {
 		return
 	}
 	if !yield(Record{recordID(ratchetRecord, uint32(u.id^1)), t.ratchetValue(u.first.other)}) ||
@@ -144,6 +149,17 @@ func (u *Use) Changes(yield func(Record) bool) {
 			return
 		}
 	}
+}
+
+// Ratchet returns the record of a leaf's ratchet as it is in memory, false if the leaf
+// was never used.
+func (t *Tree) Ratchet(l treemath.LeafIndex, k Kind) (Record, bool) {
+	id := idOf(l, k)
+	r := t.ratchets[id]
+	if r == nil {
+		return Record{}, false
+	}
+	return Record{recordID(ratchetRecord, uint32(id)), t.ratchetValue(r)}, true
 }
 
 // Load makes a tree from its records, which it copies. The error is [ErrRecord] or

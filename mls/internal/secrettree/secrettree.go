@@ -129,6 +129,7 @@ type Use struct {
 	before     *ratchet // nil if the leaf is used for the first time
 	after      *ratchet
 	first      *firstUse
+	ahead      uint32 // see Reserve
 }
 
 // firstUse is what the first use of a leaf does to the nodes above it.
@@ -263,37 +264,68 @@ func (u *Use) take(r *ratchet) error {
 	return ErrSecretReused
 }
 
-// forward steps the ratchet past u.generation and keeps the keys of those
-// generations in between that stay in the window.
+// forward steps the ratchet past u.generation.
 func (u *Use) forward(r *ratchet) {
-	s, backward := u.tree.suite, u.tree.window.Backward
-	after := &ratchet{next: r.next, secret: r.secret}
-	inWindow := func(generation uint32) bool { return u.generation-generation < backward }
-	old := r.skipped
-	for len(old) > 0 && !inWindow(old[0].generation) {
-		old = old[1:]
-	}
-	// Room for all at once: growing would leave copies of keys behind.
-	if n := len(old) + int(min(u.generation-r.next, backward)); n > 0 {
-		after.skipped = append(make([]skipped, 0, n), old...)
-	}
-	secret := after.secret[:s.HashSize()]
-	for ; after.next <= u.generation; after.next++ {
-		if after.next == u.generation {
-			u.key = s.DeriveTreeKey(secret, after.next)
-		} else if inWindow(after.next) {
-			after.skipped = append(after.skipped, skipped{after.next, s.DeriveTreeKey(secret, after.next)})
-		}
-		s.DeriveTreeSecret(secret, secret, "secret", after.next)
-	}
+	after, key := u.tree.past(r, u.generation)
+	u.key = key
+	key.Wipe()
 	if u.after != nil {
 		u.after.wipe() // that of a first use, for which r stands
 	}
 	u.after = after
 }
 
+// past is a ratchet as it is after a generation, whose key it returns, with the keys of
+// those generations in between that stay in the window.
+func (t *Tree) past(r *ratchet, generation uint32) (after *ratchet, key suite.Key) {
+	s, backward := t.suite, t.window.Backward
+	after = &ratchet{next: r.next, secret: r.secret}
+	inWindow := func(other uint32) bool { return generation-other < backward }
+	old := r.skipped
+	for len(old) > 0 && !inWindow(old[0].generation) {
+		old = old[1:]
+	}
+	// Room for all at once: growing would leave copies of keys behind.
+	if n := len(old) + int(min(generation-r.next, backward)); n > 0 {
+		after.skipped = append(make([]skipped, 0, n+1), old...)
+	}
+	secret := after.secret[:s.HashSize()]
+	for ; after.next <= generation; after.next++ {
+		if after.next == generation {
+			key = s.DeriveTreeKey(secret, after.next)
+		} else if inWindow(after.next) {
+			after.skipped = append(after.skipped, skipped{after.next, s.DeriveTreeKey(secret, after.next)})
+		}
+		s.DeriveTreeSecret(secret, secret, "secret", after.next)
+	}
+	return after, key
+}
+
+// skip is a ratchet with its next n generations skipped, n > 0, or as many as are left.
+func (t *Tree) skip(r *ratchet, n uint32) *ratchet {
+	left := math.MaxUint32 - r.next
+	if left == 0 {
+		return &ratchet{next: r.next, secret: r.secret, skipped: slices.Clone(r.skipped)}
+	}
+	generation := r.next + min(n, left) - 1
+	after, key := t.past(r, generation)
+	if t.window.Backward > 0 {
+		after.skipped = append(after.skipped, skipped{generation, key})
+	}
+	key.Wipe()
+	return after
+}
+
 // Generation is the generation of the key.
 func (u *Use) Generation() uint32 { return u.generation }
+
+// Reserve lets [Use.Changes] store the ratchet n generations ahead of what [Use.Commit]
+// leaves in memory, with the keys of these as if they were skipped, as far as the window
+// goes.
+func (u *Use) Reserve(n uint32) { u.ahead = n }
+
+// Late tells whether the generation was skipped before.
+func (u *Use) Late() bool { return u.before != nil && u.generation < u.before.next }
 
 // Key is the key, until [Use.Commit] or [Use.Drop].
 func (u *Use) Key() *suite.Key { return &u.key }

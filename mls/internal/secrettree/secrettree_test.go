@@ -158,8 +158,9 @@ func (m *model) want(generation uint32) error {
 	return nil
 }
 
-// TestRandomWalk takes keys at random, commits or drops them, and stores and
-// loads the tree in between, beside the rules of the window told naively.
+// TestRandomWalk takes keys at random, some of them with others reserved, commits or drops
+// them, and stores and loads the tree in between, beside the rules of the window told
+// naively.
 func TestRandomWalk(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, _ := suite.ByID(3)
@@ -188,6 +189,7 @@ func TestRandomWalk(t *testing.T) {
 		const most = 80
 		models := map[ratchetID]*model{}
 		keys := map[ratchetID][]suite.Key{}
+		reserved := map[ratchetID]uint32{} // how far what is stored is ahead
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			l := treemath.LeafIndex(rapid.Uint32Range(0, uint32(leaves)-1).Draw(t, "leaf"))
 			k := Kind(rapid.IntRange(0, 1).Draw(t, "kind"))
@@ -201,7 +203,7 @@ func TestRandomWalk(t *testing.T) {
 			before := tree.Records()
 			var u *Use
 			var err error
-			var generation uint32
+			var generation, ahead uint32
 			if rapid.Bool().Draw(t, "send") {
 				generation = m.next
 				u, err = tree.Next(l, k)
@@ -211,6 +213,8 @@ func TestRandomWalk(t *testing.T) {
 				if u.Generation() != generation {
 					t.Fatalf("next generation is %d, want %d", u.Generation(), generation)
 				}
+				ahead = rapid.Uint32Range(0, 3).Draw(t, "ahead")
+				u.Reserve(ahead)
 			} else {
 				low := uint32(max(0, int(m.next)-8))
 				generation = rapid.Uint32Range(low, m.next+14).Draw(t, "generation")
@@ -219,7 +223,10 @@ func TestRandomWalk(t *testing.T) {
 					t.Fatalf("generation %d at %d: %v, want %v", generation, m.next, err, want)
 				}
 			}
-			if generation >= most {
+			if late := err == nil && generation < m.next; err == nil && u.Late() != late {
+				t.Fatalf("generation %d at %d is late: %v", generation, m.next, u.Late())
+			}
+			if generation+ahead >= most {
 				continue
 			}
 			if err == nil && *u.Key() != keys[id][generation] {
@@ -242,9 +249,19 @@ func TestRandomWalk(t *testing.T) {
 			}
 			m.used[generation] = true
 			m.next = max(m.next, generation+1)
+			reserved[id] = ahead
 			now := map[RecordID]suite.Secret{}
 			for _, r := range tree.Records() {
 				now[r.ID] = r.Value
+			}
+			for id, n := range reserved {
+				record := recordID(ratchetRecord, uint32(id))
+				if n > 0 && bytes.Equal(now[record], stored[record]) {
+					t.Fatal("nothing is reserved")
+				}
+				if n > 0 {
+					now[record] = stored[record]
+				}
 			}
 			if !maps.EqualFunc(now, stored, func(a, b suite.Secret) bool { return bytes.Equal(a, b) }) {
 				t.Fatal("changes do not lead to the records of the tree")
@@ -266,6 +283,10 @@ func TestRandomWalk(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				for id, n := range reserved {
+					models[id].next += n // as if they were skipped
+				}
+				clear(reserved)
 			}
 		}
 	})
@@ -313,8 +334,14 @@ func TestExhausted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	u.Reserve(3)
+	stored := slices.Collect(u.Changes)
 	if err := u.Commit(); err != nil {
 		t.Fatal(err)
+	}
+	exact, ok := tree.Ratchet(0, Application)
+	if !ok || len(stored) != 1 || !bytes.Equal(stored[0].Value, exact.Value) {
+		t.Error("what there isn't is reserved")
 	}
 	if _, err := tree.Next(0, Application); !errors.Is(err, ErrExhausted) {
 		t.Errorf("next: %v", err)

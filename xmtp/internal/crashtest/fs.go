@@ -57,6 +57,7 @@ type FS struct {
 	cut            bool
 	onCut          func()
 	full, readOnly bool
+	hold           func() // before the next sync
 	fault          Fault
 	faultAt        int // ops, or reads, at which it comes; 0 for never
 	boot           int // files opened before the last restart are dead
@@ -147,6 +148,24 @@ func (fs *FS) Repair() {
 }
 
 func (fs *FS) repair() { fs.full, fs.readOnly, fs.fault, fs.faultAt = false, false, 0, 0 }
+
+// HoldSync lets the next sync begin only when wait has returned.
+func (fs *FS) HoldSync(wait func()) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.hold = wait
+}
+
+// held waits as HoldSync says.
+func (fs *FS) held() {
+	fs.mu.Lock()
+	wait := fs.hold
+	fs.hold = nil
+	fs.mu.Unlock()
+	if wait != nil {
+		wait()
+	}
+}
 
 // Cut cuts the power now.
 func (fs *FS) Cut() {
@@ -477,6 +496,7 @@ func (f *file) resize(size int64) error {
 // Sync makes the content durable; the first one of a log or journal the names
 // of all files, too, because SQLite's rules ask that of a file system.
 func (f *file) Sync(vfs.SyncFlag) error {
+	f.fs.held()
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if err := f.operation(); err != nil {

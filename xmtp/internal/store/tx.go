@@ -119,6 +119,16 @@ func (db *DB) await(number uint64) error {
 // Sync makes durable what was committed before.
 func (db *DB) Sync() error { return db.await(db.committed.Load()) }
 
+// SyncSoon is Sync that goes on meanwhile. The channel brings its error, and is closed then.
+func (db *DB) SyncSoon() <-chan error {
+	number, done := db.committed.Load(), make(chan error, 1)
+	go func() {
+		done <- db.await(number)
+		close(done)
+	}()
+	return done
+}
+
 // View runs f on a consistent state.
 func (db *DB) View(f func(*Tx) error) error {
 	db.mu.Lock()
