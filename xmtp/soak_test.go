@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -159,9 +160,9 @@ func soakLength(t *testing.T) time.Duration {
 // random. Nobody misses anything while he is a member, or sees it twice, or out of
 // order; after the first sixth of the time neither memory nor goroutines grow.
 func TestSoak(t *testing.T) {
-	length, clients, groups := soakLength(t), 24, 4
+	length, clients, groups, samples := soakLength(t), 24, 4, 6
 	if proof {
-		clients, groups = 200, 25
+		clients, groups, samples = 200, 25, 12
 	}
 	s := newSoak(t, clients, groups)
 	var running sync.WaitGroup
@@ -181,9 +182,7 @@ func TestSoak(t *testing.T) {
 			s.repeat(5*time.Second, func() { s.interrupt(r) })
 		})
 	}
-	const samples = 12
-	var heaps [samples]uint64
-	var goroutines [samples]int
+	heaps, goroutines := make([]uint64, samples), make([]int, samples)
 	begin := time.Now()
 	for i := range samples {
 		<-time.After(time.Until(begin.Add(length * time.Duration(i+1) / samples)))
@@ -198,11 +197,12 @@ func TestSoak(t *testing.T) {
 	running.Wait()
 
 	// The second sixth against the last one.
-	heap, more := max(heaps[2], heaps[3]), min(heaps[samples-1], heaps[samples-2])
+	sixth := samples / 6
+	heap, more := slices.Max(heaps[sixth:2*sixth]), slices.Min(heaps[5*sixth:])
 	if more > heap+heap/10+8<<20 {
 		t.Errorf("memory grows: %v", heaps)
 	}
-	if before, after := max(goroutines[2], goroutines[3]), min(goroutines[samples-1], goroutines[samples-2]); after > before+before/10+20 {
+	if before, after := slices.Max(goroutines[sixth:2*sixth]), slices.Min(goroutines[5*sixth:]); after > before+before/10+20 {
 		t.Errorf("goroutines grow: %v", goroutines)
 	}
 	if s.sent.Load() == 0 || s.changes.Load() == 0 || s.cuts.Load() == 0 {
@@ -210,7 +210,7 @@ func TestSoak(t *testing.T) {
 	}
 	t.Logf("CHECK soak: %v, %d clients, %d groups: %d messages sent, %d received, %d joins and leaves, %d cuts: none lost, doubled or out of order; heap %.1f MiB, then %.1f; goroutines %d, then %d",
 		length, clients, groups, s.sent.Load(), s.received.Load(), s.changes.Load(), s.cuts.Load(),
-		float64(heap)/(1<<20), float64(more)/(1<<20), goroutines[3], goroutines[samples-1])
+		float64(heap)/(1<<20), float64(more)/(1<<20), goroutines[sixth], goroutines[samples-1])
 }
 
 func newSoak(t *testing.T, clients, groups int) *soak {

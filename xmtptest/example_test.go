@@ -77,9 +77,9 @@ func ExampleNetwork_Fault() {
 			}
 			time.Sleep(time.Minute)
 			n.Cut()
-			time.Sleep(10 * time.Minute)
+			time.Sleep(2 * time.Minute)
 			n.Restore()
-			time.Sleep(time.Minute) // they try again every 30 seconds
+			time.Sleep(time.Second) // they try twice a second
 			if _, err := chat.SendText(ctx, "are you there?"); err != nil {
 				t.Fatal(err)
 			}
