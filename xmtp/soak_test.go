@@ -185,7 +185,7 @@ func TestSoak(t *testing.T) {
 	heaps, goroutines := make([]uint64, samples), make([]int, samples)
 	begin := time.Now()
 	for i := range samples {
-		<-time.After(time.Until(begin.Add(length * time.Duration(i+1) / samples)))
+		<-time.After(time.Until(begin.Add(length * time.Duration(i+1) / time.Duration(samples))))
 		heaps[i], goroutines[i] = s.sample()
 	}
 	close(s.stop)
