@@ -1,5 +1,9 @@
 // Package mls is Messaging Layer Security, RFC 9420: end-to-end encrypted groups
-// with forward secrecy and post-compromise security.
+// with forward secrecy and post-compromise security. It knows nothing of XMTP, whose
+// implementation it is a part of, and needs neither network nor disk.
+//
+// Beside this reference, the repository has a guide (docs/mls.md), a threat model
+// (docs/mls-threats.md) and measurements (docs/mls-benchmarks.md).
 //
 // # Members, groups, messages
 //
@@ -39,7 +43,11 @@
 //	send(p.Done())
 //
 // Records hold the group's secrets: store them encrypted, and overwrite what is
-// deleted, since the forward secrecy of a thief's finds depends on it.
+// deleted, since the forward secrecy of a thief's finds depends on it. What one version
+// of this package has stored each later one loads; an earlier one refuses it by
+// [ErrNewerState].
+//
+// A [Group] is used by one goroutine at a time; different groups are independent.
 //
 // # Scope
 //

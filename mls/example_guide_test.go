@@ -17,34 +17,6 @@ func check(err error) {
 	}
 }
 
-// Two people, without a database: what Changes returns is thrown away.
-func Example_conversation() {
-	alice, bob := newClient("alice"), newClient("bob")
-	keys, err := mls.NewKeyPackage(bob, mls.KeyPackageOptions{})
-	check(err)
-
-	created, err := mls.New([]byte("our group"), alice, nil, mls.Config{})
-	check(err)
-	hers := created.Done()
-	add := mls.Add{KeyPackage: keys.KeyPackage()}
-	commit, err := hers.Commit(mls.CommitOptions{Proposals: []mls.Proposal{add}})
-	check(err)
-	sent := commit.Done()
-	merged, err := hers.MergeOwnCommit()
-	check(err)
-	merged.Done()
-	joined, err := mls.Join(sent.Welcome, keys, bob.Signer, nil, mls.Config{})
-	check(err)
-	his := joined.Done().Group
-
-	encrypted, err := hers.Encrypt([]byte("Hello Bob"), nil)
-	check(err)
-	received, err := his.Process(encrypted.Done())
-	check(err)
-	fmt.Printf("%s\n", received.Done().(*mls.ApplicationMessage).Data)
-	// Output: Hello Bob
-}
-
 // What a program that takes part in groups does with each message that arrives.
 func receive(group *mls.Group, db store, message []byte) error {
 	p, err := group.Process(message)

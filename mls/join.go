@@ -78,10 +78,8 @@ func join(message []byte, kp *PrivateKeyPackage, signer Signer, ratchetTree []by
 		return nil, err
 	}
 	defer secrets.wipe()
-	for i, id := range secrets.psks {
-		if err := config.checkPSK(s, id, secrets.psks[:i]); err != nil {
-			return nil, err
-		}
+	if err := config.checkPSKs(s, secrets.psks); err != nil {
+		return nil, err
 	}
 	pskSecret, err := foldPSKs(s, secrets.psks, config.preSharedKey)
 	if err != nil {

@@ -326,33 +326,30 @@ func (o *outcome) applyAdds(e *epoch, list []listedProposal) error {
 
 func (o *outcome) applyPSKs(e *epoch, list []listedProposal, config *Config) error {
 	for _, p := range list {
-		v, ok := p.proposal.(PreSharedKey)
-		if !ok {
-			continue
+		if v, ok := p.proposal.(PreSharedKey); ok {
+			o.psks = append(o.psks, v.ID)
 		}
-		if err := config.checkPSK(e.suite, v.ID, o.psks); err != nil {
-			return err
-		}
-		o.psks = append(o.psks, v.ID)
 	}
-	return nil
+	return config.checkPSKs(e.suite, o.psks)
 }
 
-// checkPSK checks the id of a pre-shared key that is used after those in earlier
-// (§8.4, §12.1.4). Usages other than the application's are for the one commit that
-// makes the successor of a group.
-func (c *Config) checkPSK(s *suite.Suite, id PreSharedKeyID, earlier []PreSharedKeyID) error {
-	if len(id.Nonce) != s.HashSize() {
-		return invalidProposal("PSK nonce of %d bytes", len(id.Nonce))
-	}
-	if id.Type == PSKResumption && id.Usage != ResumptionApplication && c.predecessor.secret(id) == nil {
-		return invalidProposal("PSK of usage %d", id.Usage)
-	}
-	encoded := id.append(nil)
-	for _, other := range earlier {
-		if bytes.Equal(encoded, other.append(nil)) {
+// checkPSKs checks the ids of the pre-shared keys that are used together (§8.4,
+// §12.1.4). Usages other than the application's are for the one commit that makes the
+// successor of a group.
+func (c *Config) checkPSKs(s *suite.Suite, ids []PreSharedKeyID) error {
+	seen := make(map[string]bool) // a list can be as long as a message
+	for _, id := range ids {
+		if len(id.Nonce) != s.HashSize() {
+			return invalidProposal("PSK nonce of %d bytes", len(id.Nonce))
+		}
+		if id.Type == PSKResumption && id.Usage != ResumptionApplication && c.predecessor.secret(id) == nil {
+			return invalidProposal("PSK of usage %d", id.Usage)
+		}
+		encoded := string(id.append(nil))
+		if seen[encoded] {
 			return invalidProposal("PSK occurs twice")
 		}
+		seen[encoded] = true
 	}
 	return nil
 }

@@ -36,6 +36,7 @@ var rules = map[string]rule{
 	"bench":                 {ours: []string{"*"}},
 	"internal/task":         {others: []string{}},
 	"internal/archtest":     {others: []string{}},
+	"internal/listings":     {ours: []string{"mls", "xmtp"}, others: []string{}},
 }
 
 // ruleOf finds the row of a package: the longest folder that holds it.

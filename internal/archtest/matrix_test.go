@@ -20,8 +20,8 @@ var sections = []string{
 	"13. Push", "14. Diagnostics", "15. Agent layer", "16. Local database", "17. Limits and intervals", "18. Errors", "19. Traps",
 }
 
-// TestMatrix checks that the table in docs/interop.md is whole: that it has all areas,
-// that each test it names exists, and that it names each call of the client.
+// TestMatrix checks that the table in docs/interop.md is whole: that it has all areas
+// and names each call of the client; and that the tests that pages name exist.
 func TestMatrix(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "interop.md"))
 	if err != nil {
@@ -37,18 +37,15 @@ func TestMatrix(t *testing.T) {
 		at = i
 	}
 	tests := testNames(t)
-	for _, name := range regexp.MustCompile("`(Test[A-Za-z0-9_]+)`").FindAllStringSubmatch(page, -1) {
-		if !tests[name[1]] {
-			t.Errorf("docs/interop.md names %s, which is no test", name[1])
+	for _, name := range []string{"interop.md", "threats.md", "mls.md", "mls-threats.md", "mls-benchmarks.md"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	threats, err := os.ReadFile(filepath.Join("..", "..", "docs", "threats.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range regexp.MustCompile("`(Test[A-Za-z0-9_]+)`").FindAllStringSubmatch(string(threats), -1) {
-		if !tests[name[1]] {
-			t.Errorf("docs/threats.md names %s, which is no test", name[1])
+		for _, test := range regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)`").FindAllStringSubmatch(string(text), -1) {
+			if !tests[test[1]] {
+				t.Errorf("docs/%s names %s, which is no test", name, test[1])
+			}
 		}
 	}
 	for _, call := range calls(t) {
@@ -169,7 +166,7 @@ func parseFiles(t *testing.T, folder string, want func(name string) bool) (files
 func testNames(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
-	test := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	test := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
