@@ -49,6 +49,9 @@ func storedScene(t *testing.T, name string, play func(t *testing.T) *scene) (*sc
 	s := readTestdata[*scene](t, name)
 	var team []*member
 	for _, stored := range s.Members {
+		if stored.Signer == nil {
+			continue // a follower
+		}
 		m := newSceneMember(t, s.Suite, stored.Name, stored.Signer)
 		m.store.apply(stored.Records)
 		m.reload()
@@ -199,6 +202,57 @@ func TestGoldenClosedGroup(t *testing.T) {
 	goOn(t, next)
 }
 
+// playFollowed is a group that is followed, with a proposal that waits.
+func playFollowed(t *testing.T) *scene {
+	team, s := newSceneTeam(t, testSuite, []string{"alice", "bob"}, 2)
+	p, err := NewFollower(team[0].groupInfo(GroupInfoOptions{}), nil, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	followed := store{}
+	followed.apply(p.Changes())
+	f := p.Done()
+	team[0].group.config.PublicHandshakes = true
+	proposal := team[0].propose(GroupContextExtensions{[]Extension{{0xff00, []byte("golden")}}})
+	team[1].process(proposal)
+	seen, err := f.Process(proposal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	followed.apply(seen.Changes())
+	seen.Done()
+	s.Members = append(s.Members, sceneMember{Name: "follower"})
+	s.keep(append(team, &member{store: followed}))
+	return s
+}
+
+// TestGoldenFollower goes on to follow a group that was stored in version 1.
+func TestGoldenFollower(t *testing.T) {
+	s, team := storedScene(t, "state_v1_follower.json", playFollowed)
+	f, err := LoadFollower(s.Members[2].Records, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range team {
+		m.config.PublicHandshakes, m.group.config.PublicHandshakes = true, true
+	}
+	for _, m := range team {
+		out := m.commit(CommitOptions{})
+		tell(team, m, out)
+		p, err := f.Process(out.Message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Done()
+		equal(t, "tree hash", f.TreeHash(), m.group.TreeHash())
+		equal(t, "context", f.Context(), m.group.Context())
+	}
+	if data, _ := f.Extension(0xff00); string(data) != "golden" {
+		t.Errorf("extension %q", data)
+	}
+	goOn(t, team)
+}
+
 // goOn is a conversation and a commit of each.
 func goOn(t *testing.T, team []*member) {
 	t.Helper()
@@ -218,7 +272,7 @@ func TestGoldenFilesAreWhole(t *testing.T) {
 	for _, r := range readTestdata[golden](t, "state_v1.json").Records {
 		records = append(records, Record{r.Kind, r.Key, r.Value})
 	}
-	for _, name := range []string{"state_v1_group.json", "state_v1_closed.json"} {
+	for _, name := range []string{"state_v1_group.json", "state_v1_closed.json", "state_v1_follower.json"} {
 		for _, m := range readTestdata[scene](t, name).Members {
 			records = append(records, m.Records...)
 		}

@@ -117,6 +117,7 @@ var conformance = []struct{ id, what string }{
 var named = []struct{ id, what, step, pkg, test string }{
 	{"repo", "who imports whom", stepTests, "internal/archtest", "TestImports"},
 	{"repo", "the public API is as in its golden files", stepTests, "internal/archtest", "TestPublicAPI"},
+	{"repo", "tests that pages name exist", stepTests, "internal/archtest", "TestMatrix"},
 	{"repo", "listings of README, the first bot and the MLS guide are compiled; the guide's first program runs", stepTests, "internal/archtest", "TestListings|TestFirstListing"},
 	{"mls", "presentation codec", stepTests, "mls/internal/wire", ".*"},
 	{"mls", "vectors of the MLS working group", stepPlain, "mls", "TestWorkingGroupVectors"},
@@ -174,6 +175,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"mls", "the official client's groups followed", stepTests, "mls", "TestOfficial.*"},
 	{"mls", "forward secrecy and post-compromise security against a copy of all state", stepTests, "mls", "TestForwardSecrecy.*|TestPostCompromiseSecurity"},
 	{"mls", "stored state: golden files, sizes, loading", stepTests, "mls", "TestGolden.*|TestRecordSizes|TestLoadErrors"},
+	{"mls", "decoders take memory for what has come only; long lists in time in proportion", stepTests, "mls", "TestDecodingTakesWhatHasCome|TestManyPreSharedKeys"},
 	{"mls", "HPKE against RFC 9180, crypto/hpke and captured welcomes", stepTests, "internal/hpke", "TestVectors|TestOracle|TestWelcomes"},
 	{"protocol", "captures and vectors replayed: authenticators, bytes, ids, senders", stepTests, "protocol", "TestReplay.*"},
 	{"protocol", "sender HMACs, welcomes and key packages of the captures", stepTests, "protocol", "TestSenderHMACs|TestCaptured.*|TestWelcome.*"},
