@@ -289,6 +289,8 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"official", "Subscribe with the newest SDK: many conversations, node restarted, idle, switched off", stepOfficial, "interop", "TestSubscribe.*"},
 	{"official", "oldest, baseline and newest SDK in one group", stepOfficial, "interop", "TestVersionsTogether"},
 	{"official", "kill -9 in a burst and a stream", stepOfficial, "interop", "TestKillDuringBurst"},
+	{"harness", "the MLS working group's scenarios between two servers of ours, every suite", stepOfficial, "interop/mlsharness", "TestMLSHarnessOurs"},
+	{"harness", "the same with ts-mls, both directions, suites 1, 2, 3 and 7", stepOfficial, "interop/mlsharness", "TestMLSHarnessTSMLS"},
 	{"official", "their own test suites", stepOfficial, "interop", "TestOfficialSuites"},
 }
 
