@@ -41,6 +41,10 @@ type Setup struct {
 	Seating  Seating
 	Rounds   int    // of random scenarios, 4 at least
 	Seed     uint64 // of random scenarios
+
+	// NoExport leaves exported secrets out of what members compare, for servers that
+	// don't export any.
+	NoExport bool
 }
 
 func (how Setup) String() string {
@@ -68,7 +72,7 @@ func (sc Scenario) Play(ctx context.Context, first, second *Peer, how Setup) err
 	peers := []*Peer{first, second}
 	s := &session{
 		ctx: ctx, suite: how.Suite, encrypts: how.Encrypts, seats: map[string]*seat{},
-		rounds: how.Rounds, rand: rand.New(rand.NewPCG(how.Seed, 0)),
+		noExport: how.NoExport, rounds: how.Rounds, rand: rand.New(rand.NewPCG(how.Seed, 0)),
 		common: slices.DeleteFunc(slices.Clone(first.Suites), func(id mls.CipherSuite) bool { return !slices.Contains(second.Suites, id) }),
 	}
 	for i, name := range sc.Actors {

@@ -61,6 +61,7 @@ type session struct {
 	ctx      context.Context
 	suite    mls.CipherSuite
 	encrypts bool
+	noExport bool
 	seats    map[string]*seat
 	common   []mls.CipherSuite // suites that all peers have
 	members  []string          // of the group as it is now
@@ -268,6 +269,9 @@ func (s *session) agree() {
 	speaker := s.members[s.commits%len(s.members)]
 	var secret []byte
 	for i, member := range s.members {
+		if s.noExport {
+			break
+		}
 		got := call(s, member, pb.MLSClientClient.Export, "Export", &pb.ExportRequest{
 			StateId: s.seats[member].state, Label: "harness", Context: s.groupID, KeyLength: 32,
 		}).ExportedSecret

@@ -89,6 +89,7 @@ func play(ctx context.Context, args []string) error {
 	suites := flags.String("suites", "", "cipher suites, as in 1,2,3; empty for all that both have")
 	rounds := flags.Int("rounds", 16, "commits in a random scenario")
 	seed := flags.Uint64("seed", 1, "of random scenarios")
+	noExport := flags.Bool("no-export", false, "don't compare exported secrets, for a server that has none")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -123,7 +124,7 @@ func play(ctx context.Context, args []string) error {
 			continue
 		}
 		for _, how := range mlsharness.Setups(suite) {
-			how.Rounds, how.Seed = *rounds, *seed
+			how.Rounds, how.Seed, how.NoExport = *rounds, *seed, *noExport
 			for _, sc := range mlsharness.Scenarios() {
 				if names.MatchString(sc.Name) && ctx.Err() == nil {
 					results = append(results, mlsharness.Result{Scenario: sc.Name, Setup: how, Err: sc.Play(ctx, first, second, how)})
