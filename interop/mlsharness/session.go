@@ -76,10 +76,23 @@ type session struct {
 type seat struct {
 	name   string
 	peer   *Peer
-	state  uint32 // 0 before it has joined
+	joined bool
+	state  uint32 // once it has joined; may be 0
 	key    uint32 // the transaction of its key package
 	signer uint32
 	old    []uint32 // states that it has left behind
+}
+
+// enter has an actor go on with another state.
+func (s *session) enter(actor string, state uint32) {
+	if s.err != nil {
+		return
+	}
+	at := s.seats[actor]
+	if at.joined {
+		at.old = append(at.old, at.state)
+	}
+	at.joined, at.state = true, state
 }
 
 func (s *session) fail(actor *seat, step, format string, args ...any) {
@@ -120,9 +133,9 @@ func (s *session) same(actor, step string, got, want []byte) {
 // create makes a group of its first member, and adds the others by a commit.
 func (s *session) create(actor string, others ...string) {
 	s.groupID = random(16)
-	s.seats[actor].state = call(s, actor, pb.MLSClientClient.CreateGroup, "CreateGroup", &pb.CreateGroupRequest{
+	s.enter(actor, call(s, actor, pb.MLSClientClient.CreateGroup, "CreateGroup", &pb.CreateGroupRequest{
 		GroupId: s.groupID, CipherSuite: uint32(s.suite), EncryptHandshake: s.encrypts, Identity: []byte(actor),
-	}).StateId
+	}).StateId)
 	s.members = []string{actor}
 	if len(others) == 0 {
 		return
@@ -148,9 +161,9 @@ func (s *session) psk(actors ...string) *pb.PreSharedKey {
 	psk := &pb.PreSharedKey{PskId: random(32), PskSecret: random(32)}
 	for _, actor := range actors {
 		at := s.seats[actor]
-		id := at.state
-		if id == 0 {
-			id = at.key
+		id := at.key
+		if at.joined {
+			id = at.state
 		}
 		call(s, actor, pb.MLSClientClient.StorePSK, "StorePSK", &pb.StorePSKRequest{
 			StateOrTransactionId: id, PskId: psk.PskId, PskSecret: psk.PskSecret,
@@ -246,7 +259,7 @@ func (s *session) commit(actor string, c commit) {
 			request.RatchetTree = made.RatchetTree
 		}
 		r := call(s, joiner, pb.MLSClientClient.JoinGroup, "JoinGroup", request)
-		s.seats[joiner].state = r.StateId
+		s.enter(joiner, r.StateId)
 		s.same(joiner, "epoch authenticator", r.EpochAuthenticator, merged.EpochAuthenticator)
 		s.members = append(s.members, joiner)
 	}
@@ -323,11 +336,7 @@ func (s *session) externalJoin(member, joiner string, how entry) {
 		GroupInfo: info.GroupInfo, RatchetTree: info.RatchetTree, EncryptHandshake: s.encrypts,
 		Identity: []byte(joiner), RemovePrior: how.removePrior, Psks: how.psks,
 	})
-	at := s.seats[joiner]
-	if at.state != 0 {
-		at.old = append(at.old, at.state)
-	}
-	at.state = r.StateId
+	s.enter(joiner, r.StateId)
 	s.members = without(s.members, joiner)
 	for _, other := range s.members {
 		s.handle(other, r.Commit, nil, r.EpochAuthenticator)
@@ -406,25 +415,20 @@ func (s *session) reinit(r reinit) {
 		welcome.KeyPackage = append(welcome.KeyPackage, next[member].KeyPackage)
 	}
 	begun := call(s, r.welcomer, pb.MLSClientClient.ReInitWelcome, "ReInitWelcome", welcome)
-	s.moved(r.welcomer, begun.StateId)
+	s.enter(r.welcomer, begun.StateId)
 	for _, member := range without(s.members, r.welcomer) {
 		request := &pb.HandleReInitWelcomeRequest{ReinitId: next[member].ReinitId, Welcome: begun.Welcome}
 		if r.externalTree {
 			request.RatchetTree = begun.RatchetTree
 		}
 		joined := call(s, member, pb.MLSClientClient.HandleReInitWelcome, "HandleReInitWelcome", request)
-		s.moved(member, joined.StateId)
+		s.enter(member, joined.StateId)
 		s.same(member, "epoch authenticator of the new group", joined.EpochAuthenticator, begun.EpochAuthenticator)
 	}
 	s.suite = r.suite
 	s.agree()
 }
 
-func (s *session) moved(actor string, state uint32) {
-	at := s.seats[actor]
-	at.old = append(at.old, at.state)
-	at.state = state
-}
 
 // branch has a member make a group with some others. The session goes on in the branch if
 // stay is set, else in the first group.
@@ -448,7 +452,7 @@ func (s *session) branch(actor string, others []string, b *pb.CreateBranchReques
 	}
 	trunk := s.members
 	for actor, state := range states {
-		s.moved(actor, state)
+		s.enter(actor, state)
 	}
 	s.members = append([]string{actor}, others...)
 	s.agree()
@@ -456,9 +460,12 @@ func (s *session) branch(actor string, others []string, b *pb.CreateBranchReques
 		return
 	}
 	s.members = trunk
+	if s.err != nil {
+		return
+	}
 	for actor := range states {
 		at := s.seats[actor]
-		s.moved(actor, at.old[len(at.old)-1])
+		s.enter(actor, at.old[len(at.old)-1])
 		at.old = slices.DeleteFunc(at.old, func(id uint32) bool { return id == at.state })
 	}
 	s.agree()
@@ -484,7 +491,7 @@ func (s *session) free() {
 	}()
 	for _, at := range s.seats {
 		states := at.old
-		if at.state != 0 {
+		if at.joined {
 			states = append(states, at.state)
 		}
 		for _, id := range states {
