@@ -429,7 +429,6 @@ func (s *session) reinit(r reinit) {
 	s.agree()
 }
 
-
 // branch has a member make a group with some others. The session goes on in the branch if
 // stay is set, else in the first group.
 func (s *session) branch(actor string, others []string, b *pb.CreateBranchRequest, stay bool) {
