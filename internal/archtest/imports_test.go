@@ -2,6 +2,10 @@ package archtest
 
 import (
 	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -148,5 +152,33 @@ func TestRules(t *testing.T) {
 		if violation(c[0], c[1], false) == "" {
 			t.Errorf("%s → %s was not refused", c[0], c[1])
 		}
+	}
+}
+
+// TestMLSAlone checks that who imports mls gets three small modules, and nothing of
+// XMTP's.
+func TestMLSAlone(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}} {{end}}{{.ImportPath}}", "./mls")
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		of, path, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok {
+			continue // Go's own
+		}
+		seen[of] = true
+		ours := strings.TrimPrefix(path, module+"/")
+		if of == module && !within(ours, "mls") && ours != "internal/hpke" {
+			t.Errorf("mls needs %s", path)
+		}
+	}
+	got := slices.Sorted(maps.Keys(seen))
+	if want := []string{"filippo.io/edwards25519", module, "golang.org/x/crypto", "golang.org/x/sys"}; !slices.Equal(got, want) {
+		t.Errorf("mls needs the modules %v, want %v", got, want)
 	}
 }

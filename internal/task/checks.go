@@ -117,6 +117,7 @@ var conformance = []struct{ id, what string }{
 var named = []struct{ id, what, step, pkg, test string }{
 	{"repo", "who imports whom", stepTests, "internal/archtest", "TestImports"},
 	{"repo", "the public API is as in its golden files", stepTests, "internal/archtest", "TestPublicAPI"},
+	{"mls", "needs three small modules and nothing of XMTP's", stepTests, "internal/archtest", "TestMLSAlone"},
 	{"repo", "tests that pages name exist", stepTests, "internal/archtest", "TestMatrix"},
 	{"repo", "listings of README, the first bot and the MLS guide are compiled; the guide's first program runs", stepTests, "internal/archtest", "TestListings|TestFirstListing"},
 	{"mls", "presentation codec", stepTests, "mls/internal/wire", ".*"},
