@@ -150,7 +150,7 @@ func (r *runner) buildFor(platform string) step {
 func (r *runner) gofmt(ctx context.Context) (string, error) {
 	var wrong []string
 	count := 0
-	err := r.sources(r.root, true, func(path string) error {
+	err := r.sources(r.root, func(path string) error {
 		if filepath.Ext(path) != ".go" {
 			return nil
 		}
@@ -234,7 +234,7 @@ func (r *runner) generatedIsCurrent(ctx context.Context) (string, error) {
 
 func (r *runner) contents(dir string) (map[string][]byte, error) {
 	files := map[string][]byte{}
-	err := r.sources(dir, false, func(path string) error {
+	err := r.sources(dir, func(path string) error {
 		content, err := os.ReadFile(filepath.Join(dir, path))
 		files[path] = content
 		return err
@@ -259,8 +259,8 @@ func differing(before, after map[string][]byte) []string {
 }
 
 // sources calls each with the path, below dir, of each file that belongs to the
-// repository rather than to what was installed or built in it.
-func (r *runner) sources(dir string, nested bool, each func(path string) error) error {
+// repository, with the modules below it, rather than to what was installed or built in it.
+func (r *runner) sources(dir string, each func(path string) error) error {
 	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -279,9 +279,6 @@ func (r *runner) sources(dir string, nested bool, each func(path string) error) 
 			return nil
 		}
 		if name := entry.Name(); name == "node_modules" || name == "bin" || strings.HasPrefix(name, ".") {
-			return fs.SkipDir
-		}
-		if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil && !nested {
 			return fs.SkipDir
 		}
 		return nil
