@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/crashtest"
 )
@@ -308,8 +309,18 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestCrashAtRandom stops the client 1,000 times in all scenarios in turn, as lots say. To repeat
-// what the log tells, set XMTP_SEED.
+// slowly lets each sync of a disk take so long that a message can be on its way meanwhile.
+func slowly(fs *crashtest.FS) {
+	var wait func()
+	wait = func() {
+		fs.HoldSync(wait)
+		time.Sleep(2 * time.Millisecond)
+	}
+	fs.HoldSync(wait)
+}
+
+// TestCrashAtRandom stops the client 1,000 times in all scenarios in turn, half of them on a
+// slow disk, as lots say. To repeat what the log tells, set XMTP_SEED.
 func TestCrashAtRandom(t *testing.T) {
 	t.Parallel()
 	kills, seed := 10, uint64(1)
@@ -334,7 +345,12 @@ func TestCrashAtRandom(t *testing.T) {
 			plays[name] = p
 		}
 		kind, loss := cuts[lots.IntN(len(cuts))], lots.IntN(3)
-		if p.try(p.random(lots, kind), loss) {
+		if lots.IntN(2) == 0 {
+			slowly(p.w.fs)
+		}
+		came := p.try(p.random(lots, kind), loss)
+		p.w.fs.HoldSync(nil)
+		if came {
 			done[""]++
 			done[name]++
 		}
