@@ -108,8 +108,9 @@ func TestIdleClients(t *testing.T) {
 	if proof {
 		clients = 1001
 	}
+	url, folder := startNode(t), t.TempDir() // end after the process
 	p := startProcess(t, "crowd")
-	check(t, p.tell(crowd{startNode(t), t.TempDir(), clients}))
+	check(t, p.tell(crowd{url, folder, clients}))
 	all := must(hear[usage](p))(t)
 	n := clients - 1
 	t.Logf("%d clients take %d KiB, %.1f descriptors, %.2f threads each", n, all.Resident/int64(n)>>10, float64(all.Descriptors)/float64(n), float64(all.Threads)/float64(n))
