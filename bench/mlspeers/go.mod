@@ -17,8 +17,8 @@ require (
 )
 
 replace (
-	github.com/emersion/go-mls => ./peers/emersion
+	github.com/emersion/go-mls => ./.peers/emersion
 	github.com/go-xmtp/go-xmtp => ../..
-	github.com/thomas-vilte/mls-go => ./peers/thomas-vilte
-	github.com/trevex/mls-go => ./peers/trevex
+	github.com/thomas-vilte/mls-go => ./.peers/thomas-vilte
+	github.com/trevex/mls-go => ./.peers/trevex
 )
