@@ -47,11 +47,18 @@ const maxNumber = 1<<63 - 1
 
 // receive reads and applies what is new in the group's log; while a page is decrypted,
 // the one before is stored, and the next one is on its way. The caller holds the lock.
-func (g *group) receive(ctx context.Context) (err error) {
+func (g *group) receive(ctx context.Context) error {
 	row, err := g.row()
 	if err != nil {
 		return err
 	}
+	return g.receiveAfter(ctx, row, nil)
+}
+
+// receiveAfter is receive for one who has just read the group's row, and knows the hashes
+// of all messages that are on their way, if own isn't nil: who sends in many groups at
+// once waits for his turn at the database each time.
+func (g *group) receiveAfter(ctx context.Context, row store.Group, own map[string]bool) (err error) {
 	if row.Problem != "" {
 		g.caughtUp, g.current = true, true
 		return nil
@@ -62,7 +69,7 @@ func (g *group) receive(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var ahead <-chan logPage
-	var storing storing
+	storing := storing{own: own}
 	defer func() {
 		if ahead != nil {
 			cancel()
@@ -202,7 +209,10 @@ type received struct {
 
 // storing is a transaction with received messages that goes on while others are
 // decrypted.
-type storing struct{ done chan error }
+type storing struct {
+	done chan error
+	own  map[string]bool // hashes of the messages that stand in the outbox; nil if they have to be read
+}
 
 // start stores messages.
 func (s *storing) start(store func() error) {
@@ -231,13 +241,15 @@ func (g *group) applyApplications(messages []*mlsapi.GroupMessage_V1, storing *s
 	if err != nil {
 		return err
 	}
-	var own map[string]bool
-	err = g.client.db.View(func(tx *store.Tx) (err error) {
-		own, err = tx.IntentHashes(g.id, intentMessage, maxBatchMessages)
-		return err
-	})
-	if err != nil {
-		return err
+	own := storing.own
+	if own == nil {
+		err = g.client.db.View(func(tx *store.Tx) (err error) {
+			own, err = tx.IntentHashes(g.id, intentMessage, maxBatchMessages)
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	page := receivedPage{group: g, epoch: state.Epoch(), life: lifetime(state)}
 	for _, m := range messages {

@@ -207,10 +207,10 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 	var made store.Intent
 	var changes stateChanges
 	defer changes.clear()
+	var row store.Group
 	state := g.mls
 	err = g.client.db.UpdateLazily(func(tx *store.Tx) error {
-		row, err := g.sendable(tx)
-		if err != nil {
+		if row, err = g.sendable(tx); err != nil {
 			return err
 		}
 		waits, err := tx.HasIntents(g.id)
@@ -252,7 +252,7 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 	g.outcomes.expect(made.Row)
 	if g.send(ctx, []*mlsapi.GroupMessageInput{groupInput(&made, m.Push)}) == nil {
 		// What goes wrong now, or has before, settle meets again.
-		_ = g.receive(ctx)
+		_ = g.receiveAfter(ctx, row, map[string]bool{string(made.Hash): true})
 	}
 	if err := <-synced; err != nil {
 		g.outcomes.take(made.Row)
@@ -265,17 +265,26 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 
 // settleMessage works until a message is published, and returns it as it is then.
 func (g *group) settleMessage(ctx context.Context, intent int64, m store.Message) (*Message, error) {
-	var settled error
-	if intent != 0 {
-		settled = g.settle(ctx, intent)
-	}
-	err := g.client.db.View(func(tx *store.Tx) error {
+	waits := false
+	look := func(tx *store.Tx) error {
 		stored, found, err := tx.MessageByID(g.id, m.ID)
 		if found {
 			m = stored
 		}
+		if err == nil && intent != 0 {
+			_, waits, err = tx.Intent(intent)
+		}
 		return err
-	})
+	}
+	err := g.client.db.View(look)
+	var settled error
+	switch {
+	case waits || err != nil && intent != 0:
+		settled = g.settle(ctx, intent)
+		err = g.client.db.View(look)
+	case intent != 0:
+		settled = g.outcomes.take(intent)
+	}
 	return newMessage(m), errors.Join(settled, err)
 }
 
