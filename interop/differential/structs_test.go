@@ -186,14 +186,6 @@ type memberSecrets struct {
 	Secrets   ciphertext
 }
 
-type pathSecret struct{ Secret []byte }
-
-type groupSecrets struct {
-	JoinerSecret []byte
-	PathSecret   *pathSecret
-	PSKs         []pskID
-}
-
 // groupContext is §8.1.
 type groupContext struct {
 	Version                 uint16

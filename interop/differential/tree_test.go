@@ -52,12 +52,6 @@ func rightOf(x int) int   { return x ^ 3<<(level(x)-1) }
 func isLeaf(x int) bool   { return x%2 == 0 }
 func nodeOf(leaf int) int { return 2 * leaf }
 
-// covers tells whether leaf node l is below x.
-func covers(x, l int) bool {
-	reach := 1<<level(x) - 1
-	return l >= x-reach && l <= x+reach
-}
-
 // directPath are the nodes above x, the lowest first.
 func (t tree) directPath(x int) []int {
 	var path []int
