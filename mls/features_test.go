@@ -142,7 +142,7 @@ func TestJoinRules(t *testing.T) {
 		{"another signer", kp, alice.client.Signer, out.RatchetTree, ErrSigner},
 		{"no tree", kp, bob.client.Signer, nil, ErrNoRatchetTree},
 		{"another group's tree", kp, bob.client.Signer, newTeam(t, testSuite, 1, Config{})[0].group.RatchetTree(), ErrSignature},
-		{"a tree with a byte changed", kp, bob.client.Signer, append(out.RatchetTree[:len(out.RatchetTree)-1:len(out.RatchetTree)-1], 9), ErrInvalidTree},
+		{"a tree with a byte changed", kp, bob.client.Signer, append(out.RatchetTree[:len(out.RatchetTree)-1:len(out.RatchetTree)-1], out.RatchetTree[len(out.RatchetTree)-1]^1), ErrInvalidTree},
 		{"half a tree", kp, bob.client.Signer, out.RatchetTree[:20], ErrMalformed},
 	} {
 		if _, err := Join(out.Welcome, tc.kp, tc.signer, tc.tree, Config{}); !errors.Is(err, tc.want) {
