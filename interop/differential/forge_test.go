@@ -99,6 +99,7 @@ type forged struct {
 	decoded       message
 	authenticator []byte
 	treeHash      []byte
+	belowRoot     bool // it has a path, which ends below the root
 }
 
 var errForge = errors.New("differential: can't be forged")
@@ -178,7 +179,7 @@ func (e *epoch) commit(p plan) (*forged, error) {
 	if p.sent != nil {
 		p.sent(&m)
 	}
-	return &forged{marshal(m), m, e.derive(secret, "authentication"), next.TreeHash}, nil
+	return &forged{marshal(m), m, e.derive(secret, "authentication"), next.TreeHash, !p.noPath && t.belowRoot(at)}, nil
 }
 
 // path makes the path of node at in t, which has the proposals applied, and merges it

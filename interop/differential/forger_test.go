@@ -459,6 +459,9 @@ func (s *scene) forgeCommit(e *epoch, d donors, by *member) (trial, bool) {
 	if e.reuses(p.proposals, s.judged, joins) {
 		what += " that gives a removed member's leaf away"
 	}
+	if f.belowRoot {
+		what += endsBelowRoot
+	}
 	return trial{fmt.Sprintf("%s: %s", what, s.kinds(p.proposals, how)), f.message}, true
 }
 

@@ -273,6 +273,11 @@ func (s *scene) deliver(from *member, data []byte) {
 // it if somebody who is added by the same commit gets its leaf.
 const leafReused = "leaf reused"
 
+// endsBelowRoot marks commits whose path ends below the root. The last path secret is then
+// that of a lower node, from which ts-mls goes up to the root nevertheless before it derives
+// the commit secret (§12.4.2).
+const endsBelowRoot = " whose path ends below the root"
+
 // unmergedLeaves is another: ts-mls wants all ancestors of an unmerged leaf to have the same
 // list of unmerged leaves, where each only has to have that one.
 const unmergedLeaves = "unmerged leaves"

@@ -94,6 +94,12 @@ func (t tree) filteredPath(x int) []int {
 	return slices.DeleteFunc(t.directPath(x), func(p int) bool { return len(t.resolution(away(p, x))) == 0 })
 }
 
+// belowRoot tells whether the filtered path of x ends below the root, which is so if the
+// left half of the tree is blank.
+func (t tree) belowRoot(x int) bool {
+	return !slices.Contains(t.filteredPath(x), t.root())
+}
+
 func (t tree) key(x int) []byte {
 	if t[x].Type == 1 {
 		return t[x].Leaf.EncryptionKey

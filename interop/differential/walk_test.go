@@ -1,6 +1,8 @@
 package differential
 
 import (
+	"math"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 
@@ -125,6 +127,30 @@ func (s *scene) enoughWithout(m *member, removed map[*member]bool) bool {
 	return true
 }
 
+// emptiesLeft tells whether the left half of the tree is blank once proposals have removed
+// whom they remove, those that wait too. From then on the two implementations can't follow
+// each other: see endsBelowRoot.
+func (s *scene) emptiesLeft(list ...mls.Proposal) bool {
+	goes := map[uint32]bool{}
+	for _, l := range s.waiting {
+		if l.proposal.Type == typeRemove {
+			goes[l.proposal.Remove] = true
+		}
+	}
+	for _, p := range list {
+		if r, ok := p.(mls.Remove); ok {
+			goes[uint32(r.Leaf)] = true
+		}
+	}
+	first, last := uint32(math.MaxUint32), uint32(0)
+	for _, m := range s.members {
+		if !goes[m.index] {
+			first, last = min(first, m.index), max(last, m.index)
+		}
+	}
+	return bits.Len32(first) == bits.Len32(last)
+}
+
 // encodeProposal is p as ts-mls and the forger read it.
 func (s *scene) encodeProposal(p mls.Proposal) (out proposal) {
 	out.Type = uint16(p.ProposalType())
@@ -162,6 +188,9 @@ func (s *scene) suggest(mutants int) {
 			continue
 		}
 		if _, ok := p.(mls.Add); ok { // who is to be let in then is not known to the committer
+			continue
+		}
+		if _, ok := p.(mls.Remove); ok && s.emptiesLeft(p) {
 			continue
 		}
 		if by.ours {
@@ -217,6 +246,9 @@ func (s *scene) decide(mutants int) {
 		r, ok := p.(mls.Remove)
 		return ok && slices.ContainsFunc(s.members, func(m *member) bool { return m.leafIndex() == r.Leaf && s.concerned(m) })
 	})
+	if s.emptiesLeft(list...) {
+		list = slices.DeleteFunc(list, func(p mls.Proposal) bool { return p.ProposalType() == typeRemove })
+	}
 	s.commit(by, list, newcomers, mutants)
 }
 
