@@ -560,6 +560,22 @@ func (s *scene) forgeGroupInfo(e *epoch, decoded message) (changed message, name
 	return m, "forged group info: " + how, true
 }
 
+// endless tells whether the tree inside an encoded GroupInfo is outside.
+func endless(data []byte) bool {
+	var m message
+	if unmarshal(data, &m) != nil {
+		return false
+	}
+	for _, x := range m.GroupInfo.Extensions {
+		if x.Type == extensionRatchetTree {
+			if t, err := fullTree(x.Data); err == nil && outside(t) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // outside tells whether a parent names an unmerged leaf beyond the tree: ts-mls runs until
 // its memory is full then, so it is not asked.
 func outside(nodes []*treeNode) bool {

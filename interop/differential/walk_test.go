@@ -393,15 +393,14 @@ func (s *scene) tryGroupInfo(m *member, info []byte, mutants int) {
 	}
 	for range mutants / 2 {
 		seed := s.rng.Uint64()
+		var pair [2]trial
 		for j, way := range []bool{true, false} {
 			s.rng = rand.New(rand.NewPCG(seed, 0))
 			g := s.translate(e, decoded, way)
-			tr := s.blind("group info", marshal(g), g)
-			if j == 0 {
-				trials = append(trials, tr)
-			} else {
-				r.Messages = append(r.Messages, tr.data)
-			}
+			pair[j] = s.blind("group info", marshal(g), g)
+		}
+		if !endless(pair[1].data) {
+			trials, r.Messages = append(trials, pair[0]), append(r.Messages, pair[1].data)
 		}
 	}
 	results := s.agent.many(r)
