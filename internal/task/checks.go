@@ -119,6 +119,7 @@ var named = []struct{ id, what, step, pkg, test string }{
 	{"repo", "the public API is as in its golden files", stepTests, "internal/archtest", "TestPublicAPI"},
 	{"mls", "needs three small modules and nothing of XMTP's", stepTests, "internal/archtest", "TestMLSAlone"},
 	{"repo", "tests that pages name exist", stepTests, "internal/archtest", "TestMatrix"},
+	{"repo", "links between pages lead somewhere, to the heading; README.md names every guide", stepTests, "internal/archtest", "TestLinks"},
 	{"repo", "listings of README, the first bot and the MLS guide are compiled; the guide's first program runs", stepTests, "internal/archtest", "TestListings|TestFirstListing"},
 	{"mls", "presentation codec", stepTests, "mls/internal/wire", ".*"},
 	{"mls", "vectors of the MLS working group", stepPlain, "mls", "TestWorkingGroupVectors"},
