@@ -262,6 +262,20 @@ func (b *clientBench) newClients(ctx context.Context) (all [2]account, err error
 	return all, nil
 }
 
+// acquainted are clients to whom all people are known.
+func (b *clientBench) acquainted(ctx context.Context) ([2]account, error) {
+	all, err := b.newClients(ctx)
+	if err != nil {
+		return all, err
+	}
+	for _, p := range b.parties {
+		if _, err := all[p].do(ctx, request{Op: "group", Users: b.others}); err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
 // newPeer registers somebody with whom both parties have to do. What he sends has the
 // size that the official client gives it.
 func (b *clientBench) newPeer(ctx context.Context) (account, error) {

@@ -9,15 +9,9 @@ import (
 // growth shows how operations grow with the size of the group and the length of its
 // history. Sending and receiving must not.
 func (b *clientBench) growth(ctx context.Context) error {
-	clients, err := b.newClients(ctx)
+	clients, err := b.acquainted(ctx)
 	if err != nil {
 		return err
-	}
-	// All people are known from then on, to both.
-	for _, p := range b.parties {
-		if _, err := clients[p].do(ctx, request{Op: "group", Users: b.others}); err != nil {
-			return err
-		}
 	}
 	if err := b.bySize(ctx, clients); err != nil {
 		return err

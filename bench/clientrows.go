@@ -82,15 +82,9 @@ func (b *clientBench) create(ctx context.Context) error {
 	for _, n := range sizes {
 		groups = append(groups, b.compare(fmt.Sprintf("create a group with %d others", n), milliseconds, bound{atMost: 1. / 2}))
 	}
-	clients, err := b.newClients(ctx)
+	clients, err := b.acquainted(ctx)
 	if err != nil {
 		return err
-	}
-	// All people are known from then on, to both.
-	for _, p := range b.parties {
-		if _, err := clients[p].do(ctx, request{Op: "group", Users: b.others}); err != nil {
-			return err
-		}
 	}
 	const each = 5
 	return b.alternate("create", func(round int, p party) error {

@@ -176,6 +176,11 @@ func (x *inboxes) has(ctx context.Context, inbox string, id identity.Identifier)
 	if err := x.refresh(ctx, inbox); err != nil {
 		return false, err
 	}
+	return x.had(inbox, id)
+}
+
+// had tells whether an identifier is in an inbox by what is known of its log.
+func (x *inboxes) had(inbox string, id identity.Identifier) (bool, error) {
 	log, err := x.known(inbox)
 	if err != nil {
 		return false, err
@@ -194,21 +199,9 @@ var ErrWrongInbox = errors.New("the address doesn't belong to the inbox that the
 
 // confirm makes sure that identifiers belong to the inboxes that the node names.
 func (x *inboxes) confirm(ctx context.Context, found map[identity.Identifier]string) error {
-	in := func(id identity.Identifier, inbox string) (bool, error) {
-		log, err := x.known(inbox)
-		if err != nil {
-			return false, err
-		}
-		state, _ := log.latest()
-		if state == nil {
-			return false, nil
-		}
-		_, has := state.Member(id)
-		return has, nil
-	}
 	var unsure []string
 	for id, inbox := range found {
-		if ok, err := in(id, inbox); err != nil {
+		if ok, err := x.had(inbox, id); err != nil {
 			return err
 		} else if !ok {
 			unsure = append(unsure, inbox)
@@ -226,7 +219,7 @@ func (x *inboxes) confirm(ctx context.Context, found map[identity.Identifier]str
 		if err != nil {
 			return err
 		}
-		if ok, err := in(id, inbox); err != nil || ok || len(log.states) == 0 {
+		if ok, err := x.had(inbox, id); err != nil || ok || len(log.states) == 0 {
 			if err != nil {
 				return err
 			}

@@ -2,37 +2,24 @@ package xmtp
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
-	"log/slog"
-	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/util/vfsutil"
 	"github.com/ncruces/go-sqlite3/vfs"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/stats"
 
-	"github.com/go-xmtp/go-xmtp/identity"
-	"github.com/go-xmtp/go-xmtp/mls"
-	"github.com/go-xmtp/go-xmtp/node"
 	"github.com/go-xmtp/go-xmtp/proto/gen/identityapi"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
-	"github.com/go-xmtp/go-xmtp/protocol"
-	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
-// The benchmarks of operations on groups: clients with encrypted databases on the
-// disk, and a node in the same process that stores on the disk, too. Beside the time
-// they tell what doesn't depend on the machine.
+// The benchmarks of operations on groups. Beside the time they tell what doesn't depend
+// on the machine.
 
 // town is a node and users who can be added to groups, but do nothing.
 type town struct {
@@ -44,12 +31,7 @@ type town struct {
 
 func newTown(b *testing.B) *town {
 	b.Helper()
-	n, err := node.Start(b.Context(), node.Options{Listen: "127.0.0.1:0", Data: b.TempDir()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { n.Close() })
-	t := &town{b: b, url: "http://" + n.Addr()}
+	t := &town{b: b, url: benchURL(b)}
 	t.meter.name = "metered" + strings.TrimPrefix(t.url, "http://")
 	vfs.Register(t.meter.name, &t.meter)
 	b.Cleanup(func() { vfs.Unregister(t.meter.name) })
@@ -58,109 +40,25 @@ func newTown(b *testing.B) *town {
 
 func (t *town) check(err error) {
 	t.b.Helper()
-	if err != nil {
-		t.b.Fatal(err)
-	}
+	benchCheck(t.b, err)
 }
 
 // users returns the inbox ids of users whom no client has met.
 func (t *town) users(n int) []string {
 	t.b.Helper()
 	if missing := n - len(t.strange); missing > 0 {
-		t.register(max(missing, 50))
+		t.strange = append(t.strange, benchInboxes(t.b, t.url, max(missing, 50))...)
 	}
 	ids := t.strange[:n:n]
 	t.strange = t.strange[n:]
 	return ids
 }
 
-// register makes users by what a client publishes of them.
-func (t *town) register(n int) {
-	t.b.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(t.url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	t.check(err)
-	defer conn.Close()
-	var workers errgroup.Group
-	workers.SetLimit(8)
-	var mu sync.Mutex
-	for range n {
-		workers.Go(func() error {
-			id, err := registerUser(t.b.Context(), conn)
-			mu.Lock()
-			defer mu.Unlock()
-			t.strange = append(t.strange, id)
-			return err
-		})
-	}
-	t.check(workers.Wait())
-}
-
-func registerUser(ctx context.Context, conn *grpc.ClientConn) (inboxID string, err error) {
-	wallet, err := GeneratePrivateKeySigner()
-	if err != nil {
-		return "", err
-	}
-	owner, err := identifierOf(wallet)
-	if err != nil {
-		return "", err
-	}
-	if inboxID, err = identity.DeriveInboxID(owner, 1); err != nil {
-		return "", err
-	}
-	seed := make([]byte, ed25519.SeedSize)
-	rand.Read(seed)
-	key := ed25519.NewKeyFromSeed(seed)
-	installation := identity.Installation(key.Public().(ed25519.PublicKey))
-	request, err := identity.NewSignatureRequest(inboxID, time.Now(), identity.CreateInbox(owner, 1), identity.AddMember(owner, installation))
-	if err != nil {
-		return "", err
-	}
-	if err := request.AddSignature(ctx, identity.SignInstallation(key, request.Text()), nil); err != nil {
-		return "", err
-	}
-	if err := signWith(ctx, wallet, request, nil); err != nil {
-		return "", err
-	}
-	update, err := request.Update()
-	if err != nil {
-		return "", err
-	}
-	signer, err := mls.NewSigner(identity.CipherSuite, seed)
-	if err != nil {
-		return "", err
-	}
-	kp, err := protocol.NewKeyPackage(inboxID, signer, time.Now())
-	if err != nil {
-		return "", err
-	}
-	_, err = mlsapi.NewMlsApiClient(conn).UploadKeyPackage(ctx, &mlsapi.UploadKeyPackageRequest{
-		KeyPackage:          &mlsapi.KeyPackageUpload{KeyPackageTlsSerialized: kp.Public()},
-		IsInboxIdCredential: true,
-	})
-	if err == nil {
-		_, err = identityapi.NewIdentityApiClient(conn).PublishIdentityUpdate(ctx, &identityapi.PublishIdentityUpdateRequest{IdentityUpdate: update})
-	}
-	return inboxID, err
-}
-
-// client makes a client as a program would that relies on its files. What it does
-// is metered.
+// client makes a client. What it does is metered.
 func (t *town) client() *Client {
 	t.b.Helper()
-	signer, err := GeneratePrivateKeySigner()
-	t.check(err)
-	key := make([]byte, store.KeySize)
-	rand.Read(key)
-	metered := func(o *options) error { o.vfs = t.meter.name; return nil }
-	c, err := NewClient(t.b.Context(), signer, WithNode(t.url), WithDatabase(filepath.Join(t.b.TempDir(), "client.db")),
-		WithKey(key), WithLogger(slog.New(slog.DiscardHandler)), metered)
-	t.check(err)
-	t.b.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.b.Error(err)
-		}
-	})
-	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(t.url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	c := benchClient(t.b, t.url, func(o *options) error { o.vfs = t.meter.name; return nil })
+	conn, err := grpc.NewClient(benchTarget(t.url), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20), grpc.MaxCallSendMsgSize(64<<20)), grpc.WithStatsHandler(&t.meter))
 	t.check(err)
 	t.b.Cleanup(func() { conn.Close() })

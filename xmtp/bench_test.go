@@ -2,15 +2,27 @@ package xmtp
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/go-xmtp/go-xmtp/content"
+	"github.com/go-xmtp/go-xmtp/identity"
+	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/node"
+	"github.com/go-xmtp/go-xmtp/proto/gen/identityapi"
+	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
+	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
 )
 
@@ -21,9 +33,7 @@ import (
 func benchURL(b *testing.B) string {
 	b.Helper()
 	n, err := node.Start(b.Context(), node.Options{Listen: "127.0.0.1:0", Data: b.TempDir()})
-	if err != nil {
-		b.Fatal(err)
-	}
+	benchCheck(b, err)
 	b.Cleanup(func() { n.Close() })
 	return "http://" + n.Addr()
 }
@@ -32,17 +42,13 @@ func benchURL(b *testing.B) string {
 func benchClient(b *testing.B, url string, list ...Option) *Client {
 	b.Helper()
 	signer, err := GeneratePrivateKeySigner()
-	if err != nil {
-		b.Fatal(err)
-	}
+	benchCheck(b, err)
 	key := make([]byte, store.KeySize)
 	rand.Read(key)
 	c, err := NewClient(b.Context(), signer, append([]Option{
 		WithNode(url), WithDatabase(filepath.Join(b.TempDir(), "client.db")), WithKey(key), WithLogger(slog.New(slog.DiscardHandler)),
 	}, list...)...)
-	if err != nil {
-		b.Fatal(err)
-	}
+	benchCheck(b, err)
 	b.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			b.Error(err)
@@ -86,6 +92,76 @@ func benchCheck(b *testing.B, err error) {
 	}
 }
 
+// benchTarget is a node's address as grpc-go wants it.
+func benchTarget(url string) string { return "passthrough:///" + strings.TrimPrefix(url, "http://") }
+
+// benchInboxes makes users, by what a client publishes of them. They do nothing.
+func benchInboxes(b *testing.B, url string, n int) []string {
+	b.Helper()
+	conn, err := grpc.NewClient(benchTarget(url), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	benchCheck(b, err)
+	defer conn.Close()
+	ids := make([]string, n)
+	var workers errgroup.Group
+	workers.SetLimit(8)
+	for i := range ids {
+		workers.Go(func() (err error) {
+			ids[i], err = registerUser(b.Context(), conn)
+			return err
+		})
+	}
+	benchCheck(b, workers.Wait())
+	return ids
+}
+
+func registerUser(ctx context.Context, conn *grpc.ClientConn) (inboxID string, err error) {
+	wallet, err := GeneratePrivateKeySigner()
+	if err != nil {
+		return "", err
+	}
+	owner, err := identifierOf(wallet)
+	if err != nil {
+		return "", err
+	}
+	if inboxID, err = identity.DeriveInboxID(owner, 1); err != nil {
+		return "", err
+	}
+	seed := make([]byte, ed25519.SeedSize)
+	rand.Read(seed)
+	key := ed25519.NewKeyFromSeed(seed)
+	installation := identity.Installation(key.Public().(ed25519.PublicKey))
+	request, err := identity.NewSignatureRequest(inboxID, time.Now(), identity.CreateInbox(owner, 1), identity.AddMember(owner, installation))
+	if err != nil {
+		return "", err
+	}
+	if err := request.AddSignature(ctx, identity.SignInstallation(key, request.Text()), nil); err != nil {
+		return "", err
+	}
+	if err := signWith(ctx, wallet, request, nil); err != nil {
+		return "", err
+	}
+	update, err := request.Update()
+	if err != nil {
+		return "", err
+	}
+	signer, err := mls.NewSigner(identity.CipherSuite, seed)
+	if err != nil {
+		return "", err
+	}
+	kp, err := protocol.NewKeyPackage(inboxID, signer, time.Now())
+	if err != nil {
+		return "", err
+	}
+	_, err = mlsapi.NewMlsApiClient(conn).UploadKeyPackage(ctx, &mlsapi.UploadKeyPackageRequest{
+		KeyPackage:          &mlsapi.KeyPackageUpload{KeyPackageTlsSerialized: kp.Public()},
+		IsInboxIdCredential: true,
+	})
+	if err == nil {
+		_, err = identityapi.NewIdentityApiClient(conn).PublishIdentityUpdate(ctx, &identityapi.PublishIdentityUpdateRequest{IdentityUpdate: update})
+	}
+	return inboxID, err
+}
+
 // One text, awaited, in groups of several sizes.
 func BenchmarkSend(b *testing.B) {
 	for _, members := range []int{2, 50, 250} {
@@ -103,20 +179,6 @@ func BenchmarkSend(b *testing.B) {
 			}
 		})
 	}
-}
-
-// benchInboxes registers clients, which are closed then.
-func benchInboxes(b *testing.B, url string, n int) (ids []string) {
-	b.Helper()
-	for range n {
-		signer, err := GeneratePrivateKeySigner()
-		benchCheck(b, err)
-		c, err := NewClient(b.Context(), signer, WithNode(url), InMemory(), WithoutWorkers(), WithLogger(slog.New(slog.DiscardHandler)))
-		benchCheck(b, err)
-		ids = append(ids, c.InboxID())
-		benchCheck(b, c.Close())
-	}
-	return ids
 }
 
 // 64 goroutines that wait for each of their texts, in one group or each in its own.

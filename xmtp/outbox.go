@@ -612,13 +612,4 @@ func (g *group) putCheck(tx *store.Tx, row store.Group) (intent int64, err error
 }
 
 // sleep waits, unless ctx ends first.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func sleep(ctx context.Context, d time.Duration) error { return pauseFor(ctx, nil, d) }

@@ -88,22 +88,16 @@ const addAtOnce = 1024
 
 // Add begins to watch topics. What was stored before the reader takes from the
 // index, after the call: so nothing falls in between.
-func (s *Subscription) Add(topics ...order.Topic) {
-	for chunk := range slices.Chunk(topics, addAtOnce) {
-		s.hub.mu.Lock()
-		for _, topic := range chunk {
-			s.hub.join(topic, s)
-		}
-		s.hub.mu.Unlock()
-	}
-}
+func (s *Subscription) Add(topics ...order.Topic) { s.each(topics, s.hub.join) }
 
 // Remove ends to watch topics. News of them that wait to be taken still come.
-func (s *Subscription) Remove(topics ...order.Topic) {
+func (s *Subscription) Remove(topics ...order.Topic) { s.each(topics, s.hub.leave) }
+
+func (s *Subscription) each(topics []order.Topic, do func(order.Topic, *Subscription)) {
 	for chunk := range slices.Chunk(topics, addAtOnce) {
 		s.hub.mu.Lock()
 		for _, topic := range chunk {
-			s.hub.leave(topic, s)
+			do(topic, s)
 		}
 		s.hub.mu.Unlock()
 	}

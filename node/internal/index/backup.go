@@ -34,11 +34,7 @@ func (x *Index) checkMark(db *pebble.DB) error {
 	if err != nil {
 		return fmt.Errorf("reading the mark of a backup: %w", err)
 	}
-	value, err := get(db, metaKey)
-	if err != nil {
-		return err
-	}
-	newest, err := parseMeta(value)
+	newest, err := readMeta(db)
 	if err != nil {
 		return err
 	}

@@ -230,11 +230,7 @@ func (x *Index) openReadOnly(fs vfs.FS, store string, options *pebble.Options) (
 // is how a lost log or table shows. Only the newest can be, since they are in
 // files whose loss Pebble doesn't notice.
 func checkBatches(db *pebble.DB) error {
-	value, err := get(db, metaKey)
-	if err != nil {
-		return err
-	}
-	newest, err := parseMeta(value)
+	newest, err := readMeta(db)
 	if err != nil {
 		return err
 	}
@@ -388,6 +384,14 @@ func parseMeta(value []byte) (meta, error) {
 		return meta{}, fmt.Errorf("%w: %d bytes where the newest number is kept", ErrDamaged, len(value))
 	}
 	return meta{binary.BigEndian.Uint64(value), binary.BigEndian.Uint64(value[8:]), binary.BigEndian.Uint64(value[16:])}, nil
+}
+
+func readMeta(db *pebble.DB) (meta, error) {
+	value, err := get(db, metaKey)
+	if err != nil {
+		return meta{}, err
+	}
+	return parseMeta(value)
 }
 
 func (x *Index) meta() (meta, error) {
