@@ -17,7 +17,7 @@ func TestPathBelowRoot(t *testing.T) {
 	e := s.epoch(m)
 	p := plan{by: 2, proposals: byValue(proposal{Type: typeRemove, Remove: 0}, proposal{Type: typeRemove, Remove: 1})}
 	f, err := e.commit(p)
-	if err != nil || !f.belowRoot || len(f.decoded.Public.Content.Commit.Path.Nodes) != 1 {
+	if err != nil || !f.belowRoot || len(f.path.Nodes) != 1 {
 		t.Fatalf("the path doesn't end below the root: %v", err)
 	}
 	s.try(m, []trial{{"forged commit" + endsBelowRoot + ": valid", f.message}})

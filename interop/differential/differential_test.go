@@ -7,8 +7,12 @@ import (
 	"strconv"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/go-xmtp/go-xmtp/mls"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // run is one scene: everything that is decided at random follows from the seed, but for
 // keys, which are always fresh.

@@ -20,15 +20,9 @@ type epoch struct {
 	pending map[string]listed     // proposals by reference
 	psks    map[string][]byte     // external PSKs
 
-	initSecret, membershipKey, externalSecret, resumption, confirmationTag []byte
-}
+	ratchets map[uint32]ratchet // by leaf
 
-// publicMessage signs and tags a content. change may change the message at the end.
-func (e *epoch) publicMessage(c framedContent, by mls.Signer, tag []byte) message {
-	m := message{Version: 1, Format: formatPublic, Public: publicMessage{Content: c, ConfirmationTag: tag}}
-	m.Public.Signature = sign(by, "FramedContentTBS", contentTBS(formatPublic, &c, e.raw))
-	e.tag(&m.Public)
-	return m
+	initSecret, senderDataSecret, membershipKey, externalSecret, resumption, confirmationTag []byte
 }
 
 // tag makes the membership tag of a message (§6.2).
@@ -43,10 +37,10 @@ func (e *epoch) tag(m *publicMessage) {
 	m.MembershipTag = e.mac(e.membershipKey, b)
 }
 
-// proposalRef is the reference of a proposal that was sent in a PublicMessage (§5.2).
-func (e *epoch) proposalRef(m *publicMessage) []byte {
-	b := append([]byte{0, formatPublic}, marshal(m.Content)...)
-	return e.reference("Proposal Reference", append(b, marshal(m.Signature)...))
+// proposalRef is the reference of a proposal (§5.2).
+func (e *epoch) proposalRef(format uint16, c framedContent, signature []byte) []byte {
+	b := append([]byte{0, byte(format)}, marshal(c)...)
+	return e.reference("Proposal Reference", append(b, marshal(signature)...))
 }
 
 func (e *epoch) content(by uint32) framedContent {
@@ -54,10 +48,28 @@ func (e *epoch) content(by uint32) framedContent {
 }
 
 // propose makes a member's proposal.
-func (e *epoch) propose(by uint32, p proposal) message {
+func (e *epoch) propose(by uint32, p proposal, private bool) message {
 	c := e.content(by)
 	c.ContentType, c.Proposal = contentProposal, p
-	return e.publicMessage(c, e.signerOf(by), nil)
+	m := publicMessage{Content: c}
+	m.Signature = sign(e.signerOf(by), "FramedContentTBS", contentTBS(wireFormat(private), &c, e.raw))
+	e.tag(&m)
+	return e.message(m, by, private)
+}
+
+func wireFormat(private bool) uint16 {
+	if private {
+		return formatPrivate
+	}
+	return formatPublic
+}
+
+// message is m as it is sent.
+func (e *epoch) message(m publicMessage, by uint32, private bool) message {
+	if private {
+		return e.private(m, by)
+	}
+	return message{Version: 1, Format: formatPublic, Public: m}
 }
 
 func (e *epoch) signerOf(leaf uint32) mls.Signer {
@@ -81,25 +93,22 @@ type plan struct {
 	joining   *leafNode
 	proposals []proposalOrRef
 	noPath    bool
+	private   bool // it is sent as a PrivateMessage
 
 	leaf     func(*leafNode)      // before it is signed
-	signed   func(*leafNode)      // after
 	nodes    func([]pathNode)     // keys of the path, before parent hashes
 	path     func(*updatePath)    // the sealed path
 	content  func(*framedContent) // before it is signed
-	auth     func(*publicMessage) // before it is tagged
-	sent     func(*message)       // at the end
+	sent     func(*publicMessage) // at the end
 	contexts func(*groupContext)  // the new epoch's context, before its secrets
 	secrets  func(*[]byte)        // the commit secret
 }
 
-// forged is a commit and what it makes of the group, for those who accept it.
+// forged is a commit with its path, if it has one.
 type forged struct {
-	message       []byte
-	decoded       message
-	authenticator []byte
-	treeHash      []byte
-	belowRoot     bool // it has a path, which ends below the root
+	message   []byte
+	path      *updatePath
+	belowRoot bool // the path ends below the root
 }
 
 var errForge = errors.New("differential: can't be forged")
@@ -156,14 +165,11 @@ func (e *epoch) commit(p plan) (*forged, error) {
 		p.content(&content)
 	}
 	next.TreeHash = t.hash(e.scheme, t.root())
-	m := message{Version: 1, Format: formatPublic, Public: publicMessage{Content: content}}
-	m.Public.Signature = sign(signer, "FramedContentTBS", contentTBS(formatPublic, &content, e.raw))
-	if p.auth != nil {
-		p.auth(&m.Public)
-	}
+	m := publicMessage{Content: content}
+	m.Signature = sign(signer, "FramedContentTBS", contentTBS(wireFormat(p.private), &content, e.raw))
 	interim := e.hash(e.context.ConfirmedTranscriptHash, marshal(e.confirmationTag))
-	input := append([]byte{0, formatPublic}, marshal(m.Public.Content)...)
-	next.ConfirmedTranscriptHash = e.hash(interim, input, marshal(m.Public.Signature))
+	input := append([]byte{0, byte(wireFormat(p.private))}, marshal(content)...)
+	next.ConfirmedTranscriptHash = e.hash(interim, input, marshal(m.Signature))
 	if p.contexts != nil {
 		p.contexts(&next)
 	}
@@ -174,12 +180,12 @@ func (e *epoch) commit(p plan) (*forged, error) {
 	}
 	joiner := e.expand(e.extract(initSecret, commitSecret), "joiner", context, e.size())
 	secret := e.expand(e.extract(joiner, pskSecret), "epoch", context, e.size())
-	m.Public.ConfirmationTag = e.mac(e.derive(secret, "confirm"), next.ConfirmedTranscriptHash)
-	e.tag(&m.Public)
+	m.ConfirmationTag = e.mac(e.derive(secret, "confirm"), next.ConfirmedTranscriptHash)
+	e.tag(&m)
 	if p.sent != nil {
 		p.sent(&m)
 	}
-	return &forged{marshal(m), m, e.derive(secret, "authentication"), next.TreeHash, !p.noPath && t.belowRoot(at)}, nil
+	return &forged{marshal(e.message(m, p.by, p.private)), content.Commit.Path, !p.noPath && t.belowRoot(at)}, nil
 }
 
 // path makes the path of node at in t, which has the proposals applied, and merges it
@@ -226,9 +232,6 @@ func (e *epoch) path(t tree, at int, added []int, next groupContext, p plan) (*u
 	}
 	by = e.signerOr(leaf.SignatureKey, by)
 	signLeaf(leaf, by, e.context.GroupID, uint32(at/2))
-	if p.signed != nil {
-		p.signed(leaf)
-	}
 	path.Leaf = duplicate(*leaf)
 	next.TreeHash = t.hash(e.scheme, t.root())
 	context := marshal(next)

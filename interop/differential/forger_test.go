@@ -25,7 +25,7 @@ func (s *scene) mutants(what string, m *member, data []byte, n int) (list []tria
 		switch {
 		case s.rng.IntN(3) == 0:
 		case decoded.Format == formatPublic:
-			tr, ok = s.resign(what, e, d, decoded)
+			tr, ok = s.resign(what, e, d, decoded, m.index)
 		}
 		if !ok {
 			tr = s.blind(what, data, decoded)
@@ -35,7 +35,7 @@ func (s *scene) mutants(what string, m *member, data []byte, n int) (list []tria
 		}
 	}
 	if decoded.Format == formatPrivate {
-		list = append(list, s.reseal(what, e, d, m, data, n)...)
+		list = append(list, s.reseal(what, e, d, m, data, &decoded.Private, n)...)
 	}
 	return list
 }
@@ -95,13 +95,13 @@ func (e *epoch) anybody() mls.Signer {
 
 // resign changes a PublicMessage and signs and tags it again. The confirmation tag of a
 // commit stays: what fits to a changed commit is made by forge.
-func (s *scene) resign(what string, e *epoch, d donors, decoded message) (trial, bool) {
+func (s *scene) resign(what string, e *epoch, d donors, decoded message, judge uint32) (trial, bool) {
 	m := duplicate(decoded)
 	how := mutate(s.rng, &m, d, nil)
-	if how == "" || m.Format != formatPublic {
+	c := &m.Public.Content
+	if how == "" || m.Format != formatPublic || e.cutsOff(c.Commit.Proposals, judge) {
 		return trial{}, false
 	}
-	c := &m.Public.Content
 	// Who signs is who really did, whatever the message says now.
 	var by mls.Signer
 	switch old := decoded.Public.Content; old.SenderType {
@@ -132,42 +132,19 @@ func (s *scene) resign(what string, e *epoch, d donors, decoded message) (trial,
 }
 
 // reseal changes what a PrivateMessage encrypts and who it says it is from.
-func (s *scene) reseal(what string, e *epoch, d donors, m *member, data []byte, n int) (list []trial) {
-	var opened struct {
-		Leaf, Generation uint32
-		Text             []byte
-	}
-	if !bytes.Equal(e.context.GroupID, m.group.ID()) {
+func (s *scene) reseal(what string, e *epoch, d donors, m *member, data []byte, sent *privateMessage, n int) (list []trial) {
+	o := s.open(m, data, sent)
+	if sent.Epoch != e.context.Epoch {
 		return nil
-	}
-	s.agent.do(s.ask(request{Op: "open", On: m.theirs, Message: data}), &opened)
-	var decoded message
-	if err := unmarshal(data, &decoded); err != nil {
-		s.t.Fatal(err)
-	}
-	if decoded.Private.Epoch != e.context.Epoch {
-		return nil
-	}
-	plain := privateContent{ContentType: decoded.Private.ContentType}
-	padding := 0
-	for len(opened.Text)-padding > 0 && unmarshal(opened.Text[:len(opened.Text)-padding], &plain) != nil {
-		padding++
-		plain = privateContent{ContentType: decoded.Private.ContentType}
-	}
-	content := func(p *privateContent) framedContent {
-		c := e.content(opened.Leaf)
-		c.AuthenticatedData, c.ContentType = decoded.Private.AuthenticatedData, p.ContentType
-		c.Application, c.Proposal, c.Commit = p.Application, p.Proposal, p.Commit
-		return c
 	}
 	resigned := func(p *privateContent) {
-		c := content(p)
-		p.Signature = sign(e.signerOf(opened.Leaf), "FramedContentTBS", contentTBS(formatPrivate, &c, e.raw))
+		c := e.contentOf(sent, o.from.Leaf, p)
+		p.Signature = sign(e.signerOf(o.from.Leaf), "FramedContentTBS", contentTBS(formatPrivate, &c, e.raw))
 	}
 	var names []string
 	var plains [][]byte
 	for range n {
-		p := duplicate(plain)
+		p := duplicate(o.plain)
 		how := ""
 		b := marshal(p)
 		switch s.rng.IntN(5) {
@@ -188,11 +165,11 @@ func (s *scene) reseal(what string, e *epoch, d donors, m *member, data []byte, 
 			}
 			b = marshal(p)
 		case 4:
-			if how = mutate(s.rng, &p, d, nil); how == "" {
+			if how = mutate(s.rng, &p, d, nil); how == "" || e.cutsOff(p.Commit.Proposals, m.index) {
 				continue
 			}
 			if p.ContentType == contentProposal {
-				e.resignProposal(&p.Proposal, opened.Leaf, how)
+				e.resignProposal(&p.Proposal, o.from.Leaf, how)
 			}
 			if !strings.HasPrefix(how, "Signature ") {
 				resigned(&p)
@@ -214,22 +191,25 @@ func (s *scene) reseal(what string, e *epoch, d donors, m *member, data []byte, 
 		name string
 		from sender
 	}{
-		{"another's leaf", sender{s.members[s.rng.IntN(len(s.members))].index, opened.Generation}},
-		{"a leaf beyond", sender{uint32(len(e.tree)), opened.Generation}},
-		{"a leaf far beyond", sender{1 << 31, opened.Generation}},
-		{"generation + 1", sender{opened.Leaf, opened.Generation + 1}},
-		{"generation too far", sender{opened.Leaf, opened.Generation + 2000}},
-		{"generation far beyond", sender{opened.Leaf, 1<<32 - 1}},
+		{"another's leaf", sender{s.members[s.rng.IntN(len(s.members))].index, o.from.Generation}},
+		{"a leaf beyond", sender{uint32(len(e.tree)), o.from.Generation}},
+		{"a leaf far beyond", sender{1 << 31, o.from.Generation}},
+		{"generation + 1", sender{o.from.Leaf, o.from.Generation + 1}},
+		{"generation too far", sender{o.from.Leaf, o.from.Generation + 2000}},
+		{"generation far beyond", sender{o.from.Leaf, 1<<32 - 1}},
 	} {
 		name, from := claim.name, claim.from
-		if from.Leaf == opened.Leaf && from.Generation == opened.Generation {
+		if from == o.from {
 			continue
 		}
-		s.agent.do(s.ask(request{Op: "seal", On: m.theirs, Message: data, Messages: [][]byte{opened.Text}, Sender: &from}), &sealed)
+		s.agent.do(s.ask(request{Op: "seal", On: m.theirs, Message: data, Messages: [][]byte{o.text}, Sender: &from}), &sealed)
 		list = append(list, trial{what + ", sender data: " + name, sealed.Messages[0]})
 	}
 	return list
 }
+
+// private chooses how something forged is sent; where handshakes are public, it is public.
+func (s *scene) private() bool { return !s.public && s.rng.IntN(4) > 0 }
 
 // forge has a twin judge commits of a malicious member, made in by's name: each is right
 // in every respect but for one change.
@@ -378,6 +358,9 @@ func (s *scene) forgeCommit(e *epoch, d donors, by *member) (trial, bool) {
 			p.proposals = append(p.proposals, byValue(psk)...)
 		}
 	} else {
+		if p.private = s.private(); p.private {
+			what = "forged private commit"
+		}
 		p.proposals = s.honest(e, by.index)
 		for _, ref := range s.refs {
 			if l := s.pending[ref]; l.by != by.index && !(l.proposal.Type == typeRemove && l.proposal.Remove == by.index) {
@@ -440,17 +423,15 @@ func (s *scene) forgeCommit(e *epoch, d donors, by *member) (trial, bool) {
 		case 3:
 			p.secrets = func(b *[]byte) { (*b)[0] ^= 1; how = "commit secret" }
 		case 4:
-			p.sent = func(m *message) {
-				if how = mutate(s.rng, m, d, regexp.MustCompile(`Tag$`)); how != "" && strings.Contains(how, "Confirmation") {
-					e.tag(&m.Public)
+			p.sent = func(m *publicMessage) {
+				if how = mutate(s.rng, m, d, regexp.MustCompile(`Tag$`)); strings.HasPrefix(how, "Confirmation") {
+					e.tag(m)
 				}
 			}
 		}
 	}
-	if joins && slices.ContainsFunc(p.proposals, func(q proposalOrRef) bool {
-		return q.Proposal.Type == typeRemove && nodeOf(int(q.Proposal.Remove)) >= len(e.tree)
-	}) {
-		return trial{}, false // ts-mls runs until its memory is full
+	if e.cutsOff(p.proposals, s.judged) {
+		return trial{}, false
 	}
 	f, err := e.commit(p)
 	if err != nil || how == "" || strings.HasSuffix(how, "context ") {
@@ -465,14 +446,40 @@ func (s *scene) forgeCommit(e *epoch, d donors, by *member) (trial, bool) {
 	return trial{fmt.Sprintf("%s: %s", what, s.kinds(p.proposals, how)), f.message}, true
 }
 
+// cutsOff tells whether ts-mls would not end with a commit, since it looks for the way to
+// the root from beyond the tree. It takes what has an ExternalInit for an external commit,
+// whoever sends it, doesn't check whom such a one removes, and doesn't see that it is itself.
+func (e *epoch) cutsOff(list []proposalOrRef, judge uint32) bool {
+	external, off := false, false
+	t := e.tree.clone()
+	for _, q := range list {
+		p := e.resolve(q)
+		external = external || p.Type == typeExternalInit
+		if p.Type != typeRemove {
+			continue
+		}
+		if x := nodeOf(int(p.Remove)); x < len(t) {
+			t = t.remove(x)
+		} else {
+			off = true
+		}
+	}
+	return external && (off || nodeOf(int(judge)) >= len(t))
+}
+
+// resolve is the proposal that a commit has by value or by reference.
+func (e *epoch) resolve(q proposalOrRef) proposal {
+	if q.Type == 1 {
+		return q.Proposal
+	}
+	return e.pending[string(q.Ref)].proposal
+}
+
 // reuses tells whether a commit removes the member at leaf and lets others in.
 func (e *epoch) reuses(list []proposalOrRef, leaf uint32, adds bool) bool {
 	removes := false
 	for _, q := range list {
-		p := q.Proposal
-		if q.Type != 1 {
-			p = e.pending[string(q.Ref)].proposal
-		}
+		p := e.resolve(q)
 		adds = adds || p.Type == typeAdd
 		removes = removes || p.Type == typeRemove && p.Remove == leaf
 	}
@@ -509,8 +516,11 @@ func (s *scene) forgeProposal(e *epoch, d donors, by *member) (trial, bool) {
 		e.resignProposal(&p, by.index, how)
 		how = ", " + how
 	}
-	m := e.propose(by.index, p)
-	return trial{"forged proposal: " + name + how, marshal(m)}, true
+	what, private := "forged proposal: ", s.private()
+	if private {
+		what = "forged private proposal: "
+	}
+	return trial{what + name + how, marshal(e.propose(by.index, p, private))}, true
 }
 
 // forgeGroupInfo changes a GroupInfo, and the tree inside, and signs it again.

@@ -46,13 +46,12 @@ type scene struct {
 	gone    []*member // who were members
 	signers map[string]mls.Signer
 	psks    map[string][]byte
-	count   int // of persons
-	pending map[string]listed
-	refs    []string        // of pending, in their order
-	waiting []listed        // all that wait, PrivateMessages too
-	leaving map[uint32]bool // leaves whose members the commit under way removes
-	joining int             // how many it adds
-	judged  uint32          // leaf of the twin that judges what is forged
+	count   int               // of persons
+	pending map[string]listed // the proposals that wait, by reference
+	refs    []string          // of pending, in their order
+	leaving map[uint32]bool   // leaves whose members the commit under way removes
+	joining int               // how many it adds
+	judged  uint32            // leaf of the twin that judges what is forged
 	judge   *judge
 }
 
@@ -305,7 +304,7 @@ func (m *member) leafIndex() mls.LeafIndex { return mls.LeafIndex(m.index) }
 
 // epoch is what the forger knows, by a twin.
 func (s *scene) epoch(m *member) *epoch {
-	e := &epoch{scheme: schemes[s.suite], raw: m.group.Context(), signers: s.signers, pending: s.pending, psks: s.psks}
+	e := &epoch{scheme: schemes[s.suite], raw: m.group.Context(), signers: s.signers, pending: s.pending, psks: s.psks, ratchets: map[uint32]ratchet{}}
 	if err := unmarshal(e.raw, &e.context); err != nil {
 		s.t.Fatal(err)
 	}
@@ -313,10 +312,16 @@ func (s *scene) epoch(m *member) *epoch {
 	if e.tree, err = fullTree(m.group.RatchetTree()); err != nil {
 		s.t.Fatal(err)
 	}
-	var secrets struct{ Init, Membership, External, Resumption, ConfirmationTag []byte }
+	var secrets struct {
+		Init, SenderData, Membership, External, Resumption, ConfirmationTag []byte
+		Handshakes                                                          []ratchet
+	}
 	s.agent.do(request{Op: "secrets", Suite: s.suite, On: m.theirs}, &secrets)
 	e.initSecret, e.membershipKey, e.externalSecret = secrets.Init, secrets.Membership, secrets.External
-	e.resumption, e.confirmationTag = secrets.Resumption, secrets.ConfirmationTag
+	e.resumption, e.confirmationTag, e.senderDataSecret = secrets.Resumption, secrets.ConfirmationTag, secrets.SenderData
+	for _, r := range secrets.Handshakes {
+		e.ratchets[r.Leaf] = r
+	}
 	if hash := e.tree.hash(e.scheme, e.tree.root()); !bytes.Equal(hash, e.context.TreeHash) {
 		s.t.Fatal("the forger has another tree hash than the group")
 	}

@@ -174,6 +174,11 @@ type privateContent struct {
 	ConfirmationTag []byte `if:"ContentType=3"`
 }
 
+// senderData is §6.3.2.
+type senderData struct {
+	Leaf, Generation, Guard uint32
+}
+
 // welcome is §12.4.3.1.
 type welcome struct {
 	Suite              uint16

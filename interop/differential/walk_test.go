@@ -132,7 +132,7 @@ func (s *scene) enoughWithout(m *member, removed map[*member]bool) bool {
 // each other: see endsBelowRoot.
 func (s *scene) emptiesLeft(list ...mls.Proposal) bool {
 	goes := map[uint32]bool{}
-	for _, l := range s.waiting {
+	for _, l := range s.pending {
 		if l.proposal.Type == typeRemove {
 			goes[l.proposal.Remove] = true
 		}
@@ -177,9 +177,9 @@ func (s *scene) encodeProposal(p mls.Proposal) (out proposal) {
 // suggest sends proposals, which the next commit takes up.
 func (s *scene) suggest(mutants int) {
 	by := s.some(mayAct)
-	if by.ours && s.rng.IntN(3) == 0 && s.public {
+	if by.ours && s.rng.IntN(3) == 0 {
 		p, err := by.group.ProposeUpdate(nil, nil)
-		s.remember(by, proposal{Type: typeUpdate}, done(s.t, by, p, err), mutants)
+		s.remember(by, done(s.t, by, p, err), mutants)
 		return
 	}
 	list, _ := s.suggestions(by)
@@ -195,39 +195,42 @@ func (s *scene) suggest(mutants int) {
 		}
 		if by.ours {
 			pending, err := by.group.Propose(p, nil)
-			s.remember(by, s.encodeProposal(p), done(s.t, by, pending, err), mutants)
+			s.remember(by, done(s.t, by, pending, err), mutants)
 		} else {
 			out := s.agent.must(s.ask(request{Op: "propose", On: by.theirs, Message: marshal(s.encodeProposal(p)), Public: s.public}))
-			s.remember(by, s.encodeProposal(p), out.Message, mutants)
+			s.remember(by, out.Message, mutants)
 		}
 	}
 }
 
-// remember delivers a proposal and notes it, and its reference if it is public.
-func (s *scene) remember(by *member, p proposal, data []byte, mutants int) {
-	s.check("proposal", by, data, mutants/4)
-	s.waiting = append(s.waiting, listed{p, by.index})
+// remember delivers a proposal and notes it with its reference.
+func (s *scene) remember(by *member, data []byte, mutants int) {
 	var m message
 	if err := unmarshal(data, &m); err != nil {
 		s.t.Fatal(err)
 	}
-	if m.Format == formatPublic {
-		e := s.epoch(s.twin())
-		ref := string(e.proposalRef(&m.Public))
-		s.pending[ref] = listed{m.Public.Content.Proposal, m.Public.Content.SenderIndex}
-		s.refs = append(s.refs, ref)
+	c, signature := m.Public.Content, m.Public.Signature
+	twin := s.twin()
+	e := s.epoch(twin)
+	if m.Format == formatPrivate {
+		o := s.open(twin, data, &m.Private)
+		c, signature = e.contentOf(&m.Private, o.from.Leaf, &o.plain), o.plain.Signature
 	}
+	ref := string(e.proposalRef(m.Format, c, signature))
+	s.check("proposal", by, data, mutants/4)
+	s.pending[ref] = listed{c.Proposal, c.SenderIndex}
+	s.refs = append(s.refs, ref)
 }
 
 // forget drops the proposals that waited for a commit.
 func (s *scene) forget() {
 	clear(s.pending)
-	s.refs, s.waiting = nil, nil
+	s.refs = nil
 }
 
 // concerned tells what the proposals that wait do to a member.
 func (s *scene) concerned(m *member) bool {
-	for _, p := range s.waiting {
+	for _, p := range s.pending {
 		if p.proposal.Type == typeRemove && p.proposal.Remove == m.index || p.proposal.Type == typeUpdate && p.by == m.index {
 			return true
 		}
@@ -282,7 +285,7 @@ func (s *scene) commit(by *member, list []mls.Proposal, newcomers []*member, mut
 			s.leaving[uint32(r.Leaf)] = true
 		}
 	}
-	for _, l := range s.waiting {
+	for _, l := range s.pending {
 		if l.proposal.Type == typeRemove {
 			s.leaving[l.proposal.Remove] = true
 		}
@@ -320,18 +323,26 @@ func (s *scene) comeByThemselves(mutants int) {
 	if err := unmarshal(info, &decoded); err != nil {
 		s.t.Fatal(err)
 	}
-	info = marshal(s.translate(s.epoch(s.twin()), decoded, m.ours))
+	e := s.epoch(s.twin())
 	var data []byte
+	if !m.ours {
+		r := s.joinRequest("external", m.person)
+		r.As, r.Message = m.name, marshal(s.translate(e, decoded, false))
+		switch out := s.agent.one(r); {
+		case out.OK:
+			data, m.index = out.Message, out.LeafIndex
+		case unmergedDiffers.MatchString(out.Error):
+			s.judge.seen[unmergedLeaves]++
+			m.ours, m.theirs = true, ""
+		default:
+			s.t.Fatalf("%s can't join in ts-mls: %s", m.name, out.Error)
+		}
+	}
 	if m.ours {
-		p, err := mls.JoinExternal(info, m.client, mls.ExternalJoinOptions{}, s.config)
+		p, err := mls.JoinExternal(marshal(s.translate(e, decoded, true)), m.client, mls.ExternalJoinOptions{}, s.config)
 		out := done(s.t, m, p, err)
 		data, m.group = out.Message, out.Group
 		m.index = uint32(m.group.OwnLeaf())
-	} else {
-		r := s.joinRequest("external", m.person)
-		r.As, r.Message = m.name, info
-		out := s.agent.must(r)
-		data, m.index = out.Message, out.LeafIndex
 	}
 	s.check("external commit", m, data, mutants/2)
 	s.forget()

@@ -239,7 +239,9 @@ const operations = {
     return {
       init: text(s.keySchedule.initSecret), membership: text(s.keySchedule.membershipKey),
       external: text(s.keySchedule.externalSecret), resumption: text(s.keySchedule.resumptionPsk),
-      confirmationTag: text(s.confirmationTag),
+      senderData: text(s.keySchedule.senderDataSecret), confirmationTag: text(s.confirmationTag),
+      handshakes: s.secretTree.flatMap(({ handshake }, node) =>
+        node % 2 ? [] : [{ leaf: node / 2, generation: handshake.generation, secret: text(handshake.secret) }]),
     };
   },
 

@@ -6,12 +6,15 @@ import (
 	"os"
 	"testing"
 
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/mls/x448"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // proof tells whether the proof tier runs, whose random walks are long.
 var proof = os.Getenv("XMTP_PROOF") == "1"
