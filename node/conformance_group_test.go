@@ -9,8 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/node"
@@ -135,6 +138,46 @@ func TestG3(t *testing.T) {
 		}
 		last = v1.CreatedNs
 	}
+}
+
+// Who asks for it learns with the answer what a query would tell; nobody else does.
+func TestReadAfter(t *testing.T) {
+	t.Parallel()
+	c, ctx := connect(t), short(t)
+	group := newGroupID()
+	send := func(after *uint64, data ...[]byte) []byte {
+		request := groupRequest(data...)
+		request.ReadAfter = after
+		return must(c.mls.SendGroupMessages(ctx, request))(t).ProtoReflect().GetUnknown()
+	}
+	want := func(page []byte, cursor uint64, messages int) (last uint64) {
+		t.Helper()
+		var got mlsapi.QueryGroupMessagesResponse
+		if err := proto.Unmarshal(page, &got); err != nil {
+			t.Fatal(err)
+		}
+		asked := must(c.mls.QueryGroupMessages(ctx, &mlsapi.QueryGroupMessagesRequest{
+			GroupId: group, PagingInfo: &mlsapi.PagingInfo{Direction: ascending, IdCursor: cursor},
+		}))(t)
+		if diff := cmp.Diff(asked, &got, protocmp.Transform()); diff != "" || len(got.Messages) != messages {
+			t.Errorf("%d messages, want %d: %s", len(got.Messages), messages, diff)
+		}
+		return got.Messages[len(got.Messages)-1].GetV1().Id
+	}
+	text := func(i int) []byte {
+		return privateMessage(group, mls.ContentTypeApplication, fmt.Append(nil, "text ", i))
+	}
+	if page := send(nil, text(0)); len(page) > 0 {
+		t.Errorf("%x for one who hasn't asked", page)
+	}
+	last := want(send(new(uint64(0)), text(1)), 0, 2)
+	last = want(send(&last, text(2), privateMessage(newGroupID(), mls.ContentTypeApplication, []byte("of another group"))), last, 1)
+	last = want(send(&last, text(3), text(4)), last, 2)
+	want(send(new(uint64(0)), text(1)), 0, 5) // which is there already
+	for i := 5; i < 120; i++ {
+		send(nil, text(i))
+	}
+	want(send(&last, text(120)), last, 100) // the first page
 }
 
 // storedOnce sends the same payload again and again, at last from many at once.

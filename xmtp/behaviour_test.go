@@ -141,7 +141,7 @@ func TestWhatCantBeUsedIsSkipped(t *testing.T) {
 	message = append(message, 0, 0, 0, 0, 0, 0, 0, byte(state.Epoch()), 1, 0, 32)
 	message = append(message, garbage[:32]...)
 	message = append(append(message, 50), garbage[:50]...)
-	check(t, chat.group.send(ctx, []*mlsapi.GroupMessageInput{{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{Data: message}}}}))
+	post(t, chat.group, message)
 	must(chat.SendText(ctx, "two"))(t)
 
 	if got := texts(t, inConversation(t, bob, chat.ID())); !cmp.Equal(got, []string{"one", "two"}) {
@@ -270,7 +270,7 @@ func TestPointerBeforeItsWelcome(t *testing.T) {
 	pending := must(state.Commit(mls.CommitOptions{Proposals: proposals, ByValueOnly: true}))(t)
 	check(t, group.group.update(func(tx *store.Tx) error { return saveState(tx, group.group.id, pending.Changes()) }))
 	commit := pending.Done()
-	check(t, group.group.send(ctx, []*mlsapi.GroupMessageInput{{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{Data: commit.Message}}}}))
+	post(t, group.group, commit.Message)
 	check(t, group.group.receive(ctx))
 	group.group.release()
 	row := must(group.group.row())(t)
@@ -346,4 +346,11 @@ func TestMessageOfAPastEpoch(t *testing.T) {
 			}
 		}
 	}
+}
+
+// post publishes what the client didn't make.
+func post(t *testing.T, g *group, data []byte) {
+	t.Helper()
+	_, err := g.send(t.Context(), 0, []*mlsapi.GroupMessageInput{groupInput(&store.Intent{Payload: data}, false)})
+	check(t, err)
 }

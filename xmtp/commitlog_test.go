@@ -326,7 +326,7 @@ func TestMessageFromAheadIsSuspicious(t *testing.T) {
 	message = append(message, 0, 0, 0, 0, 0, 0, 0, 9, 1, 0, 32)
 	message = append(append(message, make([]byte, 32)...), 50)
 	message = append(message, make([]byte, 50)...)
-	check(t, a.group.send(ctx, []*mlsapi.GroupMessageInput{{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{Data: message}}}}))
+	post(t, a.group, message)
 	check(t, b.Sync(ctx))
 	if got := fork(t, b); got.Status != Suspected || got.AheadEpoch != 9 || got.AheadOf != 2 || got.AheadMessage == 0 {
 		t.Errorf("%+v", got)
@@ -360,7 +360,7 @@ func TestCommitsThatAreNotApplied(t *testing.T) {
 	damaged := bytes.Clone(late)
 	damaged[len(damaged)-1] ^= 1
 	send := func(data []byte) {
-		check(t, a.group.send(ctx, []*mlsapi.GroupMessageInput{{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{Data: data}}}}))
+		post(t, a.group, data)
 	}
 	send(forbidden)
 	send(damaged)

@@ -473,7 +473,7 @@ func forceProposals(t *testing.T, v *Conversation, proposals []mls.Proposal) {
 	pending := must(state.Commit(mls.CommitOptions{Proposals: proposals, ByValueOnly: true}))(t)
 	check(t, v.group.update(func(tx *store.Tx) error { return saveState(tx, v.group.id, pending.Changes()) }))
 	message := pending.Done().Message
-	check(t, v.group.send(t.Context(), []*mlsapi.GroupMessageInput{{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{Data: message}}}}))
+	post(t, v.group, message)
 	v.group.release()
 	if err := v.Sync(t.Context()); err != nil && !errors.Is(err, ErrPaused) {
 		t.Fatal(err)

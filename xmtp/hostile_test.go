@@ -169,6 +169,17 @@ func (h *hostile) reading(change func(a *mlsapi.QueryGroupMessagesResponse)) {
 			change(a)
 		}
 	})
+	// A node that tells what is in the log when it is sent something lies there, too.
+	h.proxy.setLie("SendGroupMessages", func(_, answer []byte) ([]byte, error) {
+		var a mlsapi.QueryGroupMessagesResponse
+		if err := proto.Unmarshal(answer, &a); err != nil {
+			return nil, err
+		}
+		if len(a.Messages) > 0 && bytes.Equal(a.Messages[0].GetV1().GroupId, h.group.row.ID) {
+			change(&a)
+		}
+		return proto.Marshal(&a)
+	})
 }
 
 // withheld lets the node leave out one message, counted from the end of the log.
@@ -598,6 +609,25 @@ func TestHostileNode(t *testing.T) {
 				t.Errorf("%q", got)
 			}
 			h.bobs = h.group // in another order
+		}},
+		{"what is in the log when we send something is in disorder", func(t *testing.T, h *hostile) {
+			must(h.bobs.SendText(t.Context(), "before"))(t)
+			h.reading(func(a *mlsapi.QueryGroupMessagesResponse) { slices.Reverse(a.Messages) })
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			if _, err := h.group.SendText(ctx, "now"); !errors.Is(err, ErrNotPublished) || !errors.Is(err, ErrNodeOrder) {
+				t.Error(err)
+			}
+			find[InvalidAnswer](t, h.alice)
+			h.proxy.honest()
+			check(t, h.group.PublishMessages(t.Context()))
+			if got := texts(t, h.group); !slices.Contains(got, "before") || !slices.Contains(got, "now") {
+				t.Errorf("%q", got)
+			}
+		}},
+		{"what comes when we send something is no log", func(t *testing.T, h *hostile) {
+			h.proxy.setLie("SendGroupMessages", func(_, _ []byte) ([]byte, error) { return []byte{0x0a, 0x01, 0xff}, nil })
+			must(h.group.SendText(t.Context(), "is it there?"))(t)
 		}},
 		{"what we sent was taken and isn't shown", func(t *testing.T, h *hostile) {
 			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
@@ -239,24 +240,25 @@ func (g *group) sync(ctx context.Context) error {
 	if _, err := g.removeLeaving(); err != nil {
 		return err
 	}
-	published, err := g.publish(ctx)
+	published, page, err := g.publish(ctx)
 	if err != nil {
 		return err
 	}
 	if published {
-		if err := g.receive(ctx); err != nil {
+		if err := g.receivePage(ctx, page); err != nil {
 			return err
 		}
 	}
 	return g.welcome(ctx)
 }
 
-// publish sends the messages at the head of the outbox, or one commit.
-func (g *group) publish(ctx context.Context) (published bool, err error) {
+// publish sends the messages at the head of the outbox, or one commit. For the page see
+// send.
+func (g *group) publish(ctx context.Context) (published bool, page *logPage, err error) {
 	var intents []store.Intent
 	row, err := g.row()
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	err = g.client.db.View(func(tx *store.Tx) error {
 		all, err := tx.Intents(g.id, maxBatchMessages)
@@ -268,23 +270,23 @@ func (g *group) publish(ctx context.Context) (published bool, err error) {
 		return err
 	})
 	if err != nil || len(intents) == 0 {
-		return false, err
+		return false, nil, err
 	}
 	if err := usable(row); errors.Is(err, ErrRemoved) {
-		return false, g.refuse(intents, err)
+		return false, nil, g.refuse(intents, err)
 	} else if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	if intents[0].Kind != intentMessage {
-		published, err := g.publishCommit(ctx, intents[0])
+		published, page, err := g.publishCommit(ctx, intents[0], row.Cursor)
 		if errors.Is(err, errOutdated) {
 			if err := g.receive(ctx); err != nil {
-				return false, err
+				return false, nil, err
 			}
 			return g.publish(ctx)
 		}
 		if published || err != nil {
-			return published, err
+			return published, page, err
 		}
 		return g.publish(ctx) // there was nothing to do for that one
 	}
@@ -294,14 +296,15 @@ func (g *group) publish(ctx context.Context) (published bool, err error) {
 			break
 		}
 	}
-	return true, g.publishMessages(ctx, intents)
+	page, err = g.publishMessages(ctx, intents, row.Cursor)
+	return true, page, err
 }
 
 // publishMessages encrypts what isn't yet, stores that, and sends all of it.
-func (g *group) publishMessages(ctx context.Context, intents []store.Intent) error {
+func (g *group) publishMessages(ctx context.Context, intents []store.Intent, cursor uint64) (page *logPage, err error) {
 	state, err := g.state()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var requests []*mlsapi.GroupMessageInput
 	size := 0
@@ -331,26 +334,26 @@ func (g *group) publishMessages(ctx context.Context, intents []store.Intent) err
 		return changes.save(tx, g.id)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(changes.records) > 0 {
 		g.reserve(state, state.Epoch())
 	}
-	err = g.send(ctx, requests)
+	page, err = g.send(ctx, cursor, requests)
 	if !permanent(err) {
-		return err
+		return page, err
 	}
 	// The node refuses at least one of them: which?
 	for i := range intents {
-		if err := g.send(ctx, requests[i:i+1]); permanent(err) {
+		if _, err := g.send(ctx, cursor, requests[i:i+1]); permanent(err) {
 			if err := g.refuse(intents[i:i+1], err); err != nil {
-				return err
+				return nil, err
 			}
 		} else if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // encrypt makes the payload of a message's intent. It must not leave before the
@@ -378,12 +381,20 @@ func groupInput(i *store.Intent, push bool) *mlsapi.GroupMessageInput {
 	}}}
 }
 
-func (g *group) send(ctx context.Context, messages []*mlsapi.GroupMessageInput) error {
-	_, err := g.client.node.MLS.SendGroupMessages(ctx, &mlsapi.SendGroupMessagesRequest{Messages: messages})
+// send publishes messages. Some nodes say at once what stands in the log then, after the
+// cursor, which saves a question; from others there is no page.
+func (g *group) send(ctx context.Context, cursor uint64, messages []*mlsapi.GroupMessageInput) (*logPage, error) {
+	answer, err := g.client.node.MLS.SendGroupMessages(ctx, &mlsapi.SendGroupMessagesRequest{Messages: messages, ReadAfter: &cursor})
 	if err != nil {
-		return fmt.Errorf("publishing: %w", err)
+		return nil, fmt.Errorf("publishing: %w", err)
 	}
-	return nil
+	var log mlsapi.QueryGroupMessagesResponse
+	encoded := answer.ProtoReflect().GetUnknown()
+	if len(encoded) == 0 || proto.Unmarshal(encoded, &log) != nil {
+		return nil, nil
+	}
+	page := g.page(cursor, &log)
+	return &page, nil
 }
 
 // permanent tells whether the node will never take what it was sent.
@@ -426,18 +437,18 @@ func (g *group) giveUp(tx *store.Tx, i store.Intent, reason error) error {
 }
 
 // publishCommit makes the commit of an intent unless it is made, and sends it.
-func (g *group) publishCommit(ctx context.Context, intent store.Intent) (published bool, err error) {
+func (g *group) publishCommit(ctx context.Context, intent store.Intent, cursor uint64) (published bool, page *logPage, err error) {
 	if intent.State == stateQueued {
 		made, err := g.makeCommit(ctx, &intent)
 		if err != nil || !made {
-			return false, err
+			return false, nil, err
 		}
 	}
-	err = g.send(ctx, []*mlsapi.GroupMessageInput{groupInput(&intent, false)})
+	page, err = g.send(ctx, cursor, []*mlsapi.GroupMessageInput{groupInput(&intent, false)})
 	if permanent(err) {
-		return false, errors.Join(g.dropCommit(), g.refuse([]store.Intent{intent}, err))
+		return false, nil, errors.Join(g.dropCommit(), g.refuse([]store.Intent{intent}, err))
 	}
-	return err == nil, err
+	return err == nil, page, err
 }
 
 // errOutdated asks for the group's news before an intent is given up or taken for done:

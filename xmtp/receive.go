@@ -48,17 +48,22 @@ const maxNumber = 1<<63 - 1
 // receive reads and applies what is new in the group's log; while a page is decrypted,
 // the one before is stored, and the next one is on its way. The caller holds the lock.
 func (g *group) receive(ctx context.Context) error {
+	return g.receivePage(ctx, nil)
+}
+
+// receivePage is receive for one who may have the first page, from send.
+func (g *group) receivePage(ctx context.Context, first *logPage) error {
 	row, err := g.row()
 	if err != nil {
 		return err
 	}
-	return g.receiveAfter(ctx, row, nil)
+	return g.receiveAfter(ctx, row, first, nil)
 }
 
-// receiveAfter is receive for one who has just read the group's row, and knows the hashes
-// of all messages that are on their way, if own isn't nil: who sends in many groups at
-// once waits for his turn at the database each time.
-func (g *group) receiveAfter(ctx context.Context, row store.Group, own map[string]bool) (err error) {
+// receiveAfter is receivePage for one who has just read the group's row, and knows the
+// hashes of all messages that are on their way, if own isn't nil: who sends in many groups
+// at once waits for his turn at the database each time.
+func (g *group) receiveAfter(ctx context.Context, row store.Group, first *logPage, own map[string]bool) (err error) {
 	if row.Problem != "" {
 		g.caughtUp, g.current = true, true
 		return nil
@@ -79,7 +84,11 @@ func (g *group) receiveAfter(ctx context.Context, row store.Group, own map[strin
 			g.caughtUp, g.current = true, true
 		}
 	}()
-	for page := g.query(ctx, row.Cursor); ; page = <-ahead {
+	if first == nil || first.after != row.Cursor {
+		page := g.query(ctx, row.Cursor)
+		first = &page
+	}
+	for page := *first; ; page = <-ahead {
 		ahead = nil
 		if page.err != nil {
 			return fmt.Errorf("reading conversation %s: %w", g, page.err)
@@ -101,13 +110,14 @@ func (g *group) receiveAfter(ctx context.Context, row store.Group, own map[strin
 
 // logPage is a part of a group's log.
 type logPage struct {
+	after    uint64 // the number where it begins
 	messages []*mlsapi.GroupMessage_V1
 	more     bool
 	err      error
 }
 
 // query reads a page of the log.
-func (g *group) query(ctx context.Context, cursor uint64) (page logPage) {
+func (g *group) query(ctx context.Context, cursor uint64) logPage {
 	response, err := g.client.node.MLS.QueryGroupMessages(ctx, &mlsapi.QueryGroupMessagesRequest{
 		GroupId: g.id,
 		PagingInfo: &mlsapi.PagingInfo{
@@ -119,6 +129,12 @@ func (g *group) query(ctx context.Context, cursor uint64) (page logPage) {
 	if err != nil {
 		return logPage{err: err}
 	}
+	return g.page(cursor, response)
+}
+
+// page looks at what a node says about the log after a number.
+func (g *group) page(cursor uint64, response *mlsapi.QueryGroupMessagesResponse) logPage {
+	page := logPage{after: cursor}
 	page.messages = make([]*mlsapi.GroupMessage_V1, 0, len(response.Messages))
 	for _, m := range response.Messages {
 		v1 := m.GetV1()

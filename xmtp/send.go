@@ -250,9 +250,9 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 		return m, 0, err
 	}
 	g.outcomes.expect(made.Row)
-	if g.send(ctx, []*mlsapi.GroupMessageInput{groupInput(&made, m.Push)}) == nil {
+	if page, err := g.send(ctx, row.Cursor, []*mlsapi.GroupMessageInput{groupInput(&made, m.Push)}); err == nil {
 		// What goes wrong now, or has before, settle meets again.
-		_ = g.receiveAfter(ctx, row, map[string]bool{string(made.Hash): true})
+		_ = g.receiveAfter(ctx, row, page, map[string]bool{string(made.Hash): true})
 	}
 	if err := <-synced; err != nil {
 		g.outcomes.take(made.Row)

@@ -48,7 +48,29 @@ func (s *mlsServer) SendGroupMessages(ctx context.Context, req *mlsapi.SendGroup
 	if _, err := s.append(ctx, records...); err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, nil
+	answer := &emptypb.Empty{}
+	if req.ReadAfter != nil {
+		answer.ProtoReflect().SetUnknown(s.readAfter(ctx, records[0].Topic, req.GetReadAfter()))
+	}
+	return answer, nil
+}
+
+// readAfter returns an encoded page of a topic for one who would ask for it next. What
+// speaks against it he learns then.
+func (s *mlsServer) readAfter(ctx context.Context, topic order.Topic, cursor uint64) []byte {
+	if s.readable(ctx, 0) != nil {
+		return nil
+	}
+	ask := &mlsapi.PagingInfo{Direction: mlsapi.SortDirection_SORT_DIRECTION_ASCENDING, IdCursor: cursor}
+	messages, paging, err := query(ctx, &s.Config, topic, ask, pageBytes, groupMessage)
+	if err != nil {
+		return nil
+	}
+	page, err := proto.Marshal(&mlsapi.QueryGroupMessagesResponse{Messages: messages, PagingInfo: paging})
+	if err != nil {
+		return nil
+	}
+	return page
 }
 
 // messagesCost is one for each message and for what is big in it.

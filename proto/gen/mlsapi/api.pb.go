@@ -461,8 +461,13 @@ type GroupMessageInput_V1_ struct {
 func (*GroupMessageInput_V1_) isGroupMessageInput_Version() {}
 
 type SendGroupMessagesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Messages      []*GroupMessageInput   `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Messages []*GroupMessageInput   `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	// Ours alone; other nodes ignore it. The answer then holds what QueryGroupMessages says
+	// afterwards about the group of the first message, in ascending order after this number:
+	// the fields of a QueryGroupMessagesResponse, in an Empty, which has none of its own. It
+	// need not: who finds nothing there asks.
+	ReadAfter     *uint64 `protobuf:"varint,1001,opt,name=read_after,json=readAfter,proto3,oneof" json:"read_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -502,6 +507,13 @@ func (x *SendGroupMessagesRequest) GetMessages() []*GroupMessageInput {
 		return x.Messages
 	}
 	return nil
+}
+
+func (x *SendGroupMessagesRequest) GetReadAfter() uint64 {
+	if x != nil && x.ReadAfter != nil {
+		return *x.ReadAfter
+	}
+	return 0
 }
 
 type SendWelcomeMessagesRequest struct {
@@ -3496,9 +3508,12 @@ const file_xmtp_mls_api_proto_rawDesc = "" +
 	"senderHmac\x12\x1f\n" +
 	"\vshould_push\x18\x03 \x01(\bR\n" +
 	"shouldPushB\t\n" +
-	"\aversion\"Z\n" +
+	"\aversion\"\x8e\x01\n" +
 	"\x18SendGroupMessagesRequest\x12>\n" +
-	"\bmessages\x18\x01 \x03(\v2\".xmtp.mls.api.v1.GroupMessageInputR\bmessages\"^\n" +
+	"\bmessages\x18\x01 \x03(\v2\".xmtp.mls.api.v1.GroupMessageInputR\bmessages\x12#\n" +
+	"\n" +
+	"read_after\x18\xe9\a \x01(\x04H\x00R\treadAfter\x88\x01\x01B\r\n" +
+	"\v_read_after\"^\n" +
 	"\x1aSendWelcomeMessagesRequest\x12@\n" +
 	"\bmessages\x18\x01 \x03(\v2$.xmtp.mls.api.v1.WelcomeMessageInputR\bmessages\"O\n" +
 	"\x10KeyPackageUpload\x12;\n" +
@@ -3858,6 +3873,7 @@ func file_xmtp_mls_api_proto_init() {
 	file_xmtp_mls_api_proto_msgTypes[4].OneofWrappers = []any{
 		(*GroupMessageInput_V1_)(nil),
 	}
+	file_xmtp_mls_api_proto_msgTypes[5].OneofWrappers = []any{}
 	file_xmtp_mls_api_proto_msgTypes[25].OneofWrappers = []any{
 		(*SubscribeRequest_V1_)(nil),
 	}

@@ -69,6 +69,8 @@ type DB struct {
 	lock    *flock.Flock
 	memory  *Memory // nil if there is none
 
+	waiting queue // for mu
+
 	mu         sync.Mutex
 	conn       *sqlite3.Conn // nil while the database rests, and once it is closed
 	closed     bool

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/vfs"
@@ -11,7 +12,11 @@ import (
 // Tx is a transaction, or a read of one consistent state. It must not be used
 // after the function that got it has returned.
 type Tx struct {
-	db *DB
+	db   *DB
+	open bool // a transaction
+	// ended is the error with which the database has undone all of it. What follows must
+	// not be done: it would be for good, each statement by itself.
+	ended error
 }
 
 // Update runs f in a transaction that is durable when Update returns nil, and
@@ -35,10 +40,87 @@ func (db *DB) UpdateLazily(f func(*Tx) error) error {
 	return err
 }
 
-// update commits, and returns the number of the transaction.
+// change is a function that waits for its turn.
+type change struct {
+	f      func(*Tx) error
+	done   bool // guarded by DB.mu
+	number uint64
+	err    error
+}
+
+// maxShared is how many changes share a commit. Who reads waits for all of them.
+const maxShared = 32
+
+// update runs f in a transaction, and returns its number.
+//
+// Who comes while another one is at it waits with all who do, and whoever's turn it is
+// then runs what they want in one transaction: a commit costs more than most of them.
 func (db *DB) update(f func(*Tx) error) (number uint64, err error) {
+	c := &change{f: f}
+	db.waiting.add(c)
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	for !c.done {
+		db.share(db.waiting.take(maxShared))
+	}
+	return c.number, c.err
+}
+
+// queue are changes that wait.
+type queue struct {
+	mu   sync.Mutex
+	list []*change
+}
+
+func (q *queue) add(c *change) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.list = append(q.list, c)
+}
+
+// take takes those that came first.
+func (q *queue) take(most int) []*change {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(len(q.list), most)
+	taken := q.list[:n:n]
+	if q.list = q.list[n:]; len(q.list) == 0 {
+		q.list = nil
+	}
+	return taken
+}
+
+// errCutShort is the error of who shares a transaction with a function that doesn't return.
+var errCutShort = errors.New("the transaction has not ended")
+
+// share runs changes in one transaction. One that fails is undone alone, unless it was
+// the disk, which ends the transaction: then all fail.
+func (db *DB) share(changes []*change) {
+	for _, c := range changes {
+		c.done, c.err = true, errCutShort
+	}
+	number, err := db.transact(func(tx *Tx) error {
+		for _, c := range changes {
+			if len(changes) == 1 {
+				c.err = nil
+				return c.f(tx)
+			}
+			if c.err = tx.Savepoint(func() error { return c.f(tx) }); tx.ended != nil {
+				return tx.ended
+			}
+		}
+		return nil
+	})
+	for _, c := range changes {
+		if err != nil && (c.err == nil || errors.Is(c.err, errCutShort)) {
+			c.err = err
+		}
+		c.number = number
+	}
+}
+
+// transact runs f in a transaction, and returns its number.
+func (db *DB) transact(f func(*Tx) error) (number uint64, err error) {
 	if err := db.wake(); err != nil {
 		return 0, err
 	}
@@ -55,8 +137,12 @@ func (db *DB) update(f func(*Tx) error) (number uint64, err error) {
 			_ = db.run("ROLLBACK")
 		}
 	}()
-	if err := f(&Tx{db}); err != nil {
+	tx := &Tx{db: db, open: true}
+	if err := f(tx); err != nil {
 		return 0, err
+	}
+	if tx.ended != nil {
+		return 0, tx.ended
 	}
 	if err := db.commit(); err != nil {
 		return 0, err
@@ -136,29 +222,32 @@ func (db *DB) View(f func(*Tx) error) error {
 	if err := db.wake(); err != nil {
 		return err
 	}
-	return f(&Tx{db})
+	return f(&Tx{db: db})
 }
 
 // Savepoint runs f and undoes what it has changed if it fails, without ending
 // the transaction.
 func (tx *Tx) Savepoint(f func() error) error {
-	if err := tx.db.run("SAVEPOINT step"); err != nil {
+	if err := tx.Exec("SAVEPOINT step"); err != nil {
 		return err
 	}
 	err := f()
+	if tx.ended != nil {
+		return tx.ended
+	}
 	if err != nil {
-		if undo := tx.db.run("ROLLBACK TO step"); undo != nil {
+		if undo := tx.Exec("ROLLBACK TO step"); undo != nil {
 			return errors.Join(err, undo)
 		}
 	}
-	if release := tx.db.run("RELEASE step"); release != nil {
+	if release := tx.Exec("RELEASE step"); release != nil {
 		return errors.Join(err, release)
 	}
 	return err
 }
 
 func (db *DB) run(sql string) error {
-	return (&Tx{db}).Exec(sql)
+	return (&Tx{db: db}).Exec(sql)
 }
 
 // Exec runs a statement that returns no rows. Arguments are nil, bool, int,
@@ -176,6 +265,9 @@ var errStop = errors.New("enough")
 
 // Query calls f with each row.
 func (tx *Tx) Query(sql string, args []any, f func(Row) error) error {
+	if tx.ended != nil {
+		return tx.ended
+	}
 	s, err := tx.db.prepare(sql)
 	if err != nil {
 		return fmt.Errorf("database: %w", translate(err))
@@ -199,7 +291,11 @@ func (tx *Tx) Query(sql string, args []any, f func(Row) error) error {
 		}
 	}
 	if err := errors.Join(s.Err(), s.Reset()); err != nil {
-		return fmt.Errorf("database: %w", translate(err))
+		err = fmt.Errorf("database: %w", translate(err))
+		if tx.open && tx.db.conn.GetAutocommit() {
+			tx.ended = err
+		}
+		return err
 	}
 	return nil
 }
