@@ -148,7 +148,7 @@ func TestNothingAfterTheEndOfATransaction(t *testing.T) {
 			}
 			for i := range before {
 				// The error is let pass.
-				_ = tx.Exec("UPDATE meta SET value = 'short' WHERE name = ?", named(i))
+				_ = tx.Exec("UPDATE meta SET value = x'00' WHERE name = ?", named(i))
 			}
 			_ = tx.Savepoint(func() error { return putting(before+1, nil)(tx) })
 			return nil
