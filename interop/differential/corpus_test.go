@@ -30,12 +30,16 @@ var recordTo = os.Getenv("XMTP_CORPUS")
 
 // wants tells whether a case would be the shortest of its kind.
 func (j *judge) wants(name string, data []byte) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	have, ok := j.corpus[name]
 	return recordTo != "" && name != "" && (!ok || len(data) < len(have.Message))
 }
 
 func (j *judge) keep(name string, c recorded) {
 	c.Difference = name
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	j.corpus[name] = c
 }
 

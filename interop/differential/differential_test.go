@@ -29,8 +29,8 @@ func runs(t *testing.T) (list []run) {
 	if os.Getenv("XMTP_PROOF") != "1" {
 		for i, public := range []bool{true, false} {
 			list = append(list,
-				run{1, public, uint64(10 + i), 16, 14}, run{3, public, uint64(20 + i), 16, 14},
-				run{2, public, uint64(30 + i), 5, 8}, run{7, public, uint64(40 + i), 4, 6})
+				run{1, public, uint64(10 + i), 12, 12}, run{3, public, uint64(20 + i), 12, 12},
+				run{2, public, uint64(30 + i), 4, 8}, run{7, public, uint64(40 + i), 3, 6})
 		}
 		return list
 	}
@@ -57,12 +57,21 @@ func runs(t *testing.T) (list []run) {
 // thousands of damaged and forged messages both think the same, but for what is listed in
 // knownDifferences.
 func TestDifferential(t *testing.T) {
-	a := startAgent(t)
 	j := newJudge(t, knownDifferences)
+	t.Cleanup(func() {
+		j.report()
+		j.write()
+	})
+	agents := make(chan *agent, 2)
+	for range cap(agents) {
+		agents <- startAgent(t)
+	}
 	for _, r := range runs(t) {
 		t.Run(fmt.Sprintf("suite %d public %v seed %d", r.suite, r.public, r.seed), func(t *testing.T) {
+			t.Parallel()
+			a := <-agents
 			a.t = t
-			defer func() { a.t = j.t }()
+			defer func() { agents <- a }()
 			s := newScene(t, a, j, r.suite, r.seed, r.public)
 			s.begin()
 			for range r.steps {
@@ -70,8 +79,6 @@ func TestDifferential(t *testing.T) {
 			}
 		})
 	}
-	j.report()
-	j.write()
 }
 
 // begin makes a group of one of ours, one of theirs and a twin.

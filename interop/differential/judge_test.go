@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-xmtp/go-xmtp/mls"
@@ -112,11 +113,13 @@ type difference struct {
 	right        string // "ours", "theirs", or "both" where the RFC leaves it open
 }
 
-// judge collects verdicts.
+// judge collects verdicts of scenes that may run side by side.
 type judge struct {
-	t          testing.TB
-	known      []difference
-	patterns   [][3]*regexp.Regexp
+	t        testing.TB
+	known    []difference
+	patterns [][3]*regexp.Regexp
+
+	mu         sync.Mutex // what follows
 	valid      int
 	mutants    int
 	accepted   int // mutants that both take
@@ -137,9 +140,25 @@ func newJudge(t testing.TB, known []difference) *judge {
 	return j
 }
 
+// follow counts a valid message.
+func (j *judge) follow() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.valid++
+}
+
+// meet counts a known difference that was met in a valid message.
+func (j *judge) meet(name string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.seen[name]++
+}
+
 // compare judges one trial by its two verdicts. It returns the name of the difference if it
 // is a known one.
 func (j *judge) compare(tr trial, a, b verdict) string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	j.mutants++
 	if a.ok && b.ok {
 		j.accepted++

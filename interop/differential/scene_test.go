@@ -191,7 +191,7 @@ func (s *scene) admit(welcome, tree []byte, newcomers []*member) {
 		r.As, r.Message, r.Tree = m.name, welcome, tree
 		switch out := s.agent.one(r); {
 		case !out.OK && unmergedDiffers.MatchString(out.Error):
-			s.judge.seen[unmergedLeaves]++
+			s.judge.meet(unmergedLeaves)
 			m.ours, m.theirs = true, ""
 		case !out.OK:
 			s.t.Fatalf("%s can't join in ts-mls: %s", m.name, out.Error)
@@ -243,7 +243,7 @@ func (s *scene) deliver(from *member, data []byte) {
 		if m.theirs != "" {
 			out := s.agent.one(s.ask(request{Op: "take", On: m.theirs, Message: data}))
 			if !out.OK && s.reused(m) {
-				s.judge.seen[leafReused]++
+				s.judge.meet(leafReused)
 				out = result{OK: true, Kind: "commit", Removed: true}
 			}
 			if !out.OK {

@@ -37,7 +37,7 @@ func (s *scene) check(what string, from *member, data []byte, mutants int) {
 		trials = append(trials, s.mutants(what, m, data, mutants)...)
 		s.try(m, trials)
 	}
-	s.judge.valid++
+	s.judge.follow()
 	s.deliver(from, data)
 }
 
@@ -332,7 +332,7 @@ func (s *scene) comeByThemselves(mutants int) {
 		case out.OK:
 			data, m.index = out.Message, out.LeafIndex
 		case unmergedDiffers.MatchString(out.Error):
-			s.judge.seen[unmergedLeaves]++
+			s.judge.meet(unmergedLeaves)
 			m.ours, m.theirs = true, ""
 		default:
 			s.t.Fatalf("%s can't join in ts-mls: %s", m.name, out.Error)
