@@ -1,5 +1,5 @@
-// Command mlspeers measures package mls beside other implementations in Go. It is a
-// module of its own; docs/mls-benchmarks.md says how to get the others.
+// Command mlspeers measures package mls beside other implementations, in Go and in Rust.
+// It is a module of its own; docs/mls-benchmarks.md says how to get the others.
 package main
 
 import (
@@ -19,6 +19,7 @@ func main() {
 	rounds := flag.Int("rounds", 5, "turns of each library, for 200 members or more; more for fewer")
 	messages := flag.Int("messages", 100, "messages in a turn")
 	only := flag.String("only", "", "leave out libraries without this in their names")
+	program := flag.String("rust", "", "the program built in the folder rust, to measure libraries in Rust in place of those in Go")
 	flag.Parse()
 	opts := mlsbench.Options{Rounds: *rounds, Messages: *messages}
 	for n := range strings.SplitSeq(*members, ",") {
@@ -28,8 +29,19 @@ func main() {
 		}
 		opts.Members = append(opts.Members, size)
 	}
+	peers := []mlsbench.Library{thomasVilte(), trevex(), emersion()}
+	if *program != "" {
+		peers = nil
+		for _, r := range rustLibraries {
+			l, err := rust(*program, r.argument, r.name)
+			if err != nil {
+				log.Fatal(err)
+			}
+			peers = append(peers, l)
+		}
+	}
 	libraries := []mlsbench.Library{mlsbench.Ours()}
-	for _, l := range []mlsbench.Library{thomasVilte(), trevex(), emersion()} {
+	for _, l := range peers {
 		if strings.Contains(l.Name, *only) {
 			libraries = append(libraries, l)
 		}

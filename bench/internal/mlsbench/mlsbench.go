@@ -23,6 +23,10 @@ type Library struct {
 
 	// NewClient makes somebody with a signature key. It is not measured.
 	NewClient func(name string) (Client, error)
+
+	// Spent, for a library in another process, says how long its operations have taken
+	// in all and what they have allocated; nil where it can be measured from outside.
+	Spent func() (took time.Duration, bytes uint64)
 }
 
 // Client is somebody who can be in one group.
@@ -106,6 +110,11 @@ type turn struct {
 // measure records what f takes, which does an operation n times and returns the size
 // of what the last one made.
 func (t *turn) measure(row string, n int, f func() (size int, err error)) error {
+	var spent time.Duration
+	var spentBytes uint64
+	if t.library.Spent != nil {
+		spent, spentBytes = t.library.Spent()
+	}
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -113,13 +122,18 @@ func (t *turn) measure(row string, n int, f func() (size int, err error)) error 
 	size, err := f()
 	took := time.Since(start)
 	runtime.ReadMemStats(&after)
+	allocated := after.TotalAlloc - before.TotalAlloc
+	if t.library.Spent != nil {
+		took, allocated = t.library.Spent()
+		took, allocated = took-spent, allocated-spentBytes
+	}
 	if errors.Is(err, ErrUnsupported) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", row, err)
 	}
-	t.record(row, sample{took / time.Duration(n), (after.TotalAlloc - before.TotalAlloc) / uint64(n), size})
+	t.record(row, sample{took / time.Duration(n), allocated / uint64(n), size})
 	return nil
 }
 

@@ -2,8 +2,10 @@ package mlsbench
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // mute is a library that can't do all.
@@ -47,5 +49,26 @@ func TestRun(t *testing.T) {
 	broken := Library{Name: "broken", NewClient: func(string) (Client, error) { return nil, errors.New("broken") }}
 	if err := Run(&out, []Library{broken}, Options{Members: []int{3}, Rounds: 1}); err == nil || !strings.Contains(err.Error(), "broken") {
 		t.Errorf("a library that fails: %v", err)
+	}
+}
+
+// TestSpent: of a library in another process counts what it says, not what is seen here.
+func TestSpent(t *testing.T) {
+	ours := Ours()
+	other := Library{Name: "other", NewClient: ours.NewClient}
+	var took time.Duration
+	var allocated uint64
+	other.Spent = func() (time.Duration, uint64) {
+		took, allocated = took+3*time.Second, allocated+7
+		return took, allocated
+	}
+	var out strings.Builder
+	if err := Run(&out, []Library{ours, other}, Options{Members: []int{200}, Rounds: 1, Messages: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []string{`\| join by it \| [^|]* \| 3 s \|`, `\| commit: memory allocated \| [^|]* \| 7 B \|`} {
+		if !regexp.MustCompile(row).MatchString(out.String()) {
+			t.Errorf("no row %s in\n%s", row, out.String())
+		}
 	}
 }
