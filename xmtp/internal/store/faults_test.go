@@ -109,6 +109,67 @@ func TestFaultsAtEveryOperation(t *testing.T) {
 	}
 }
 
+// A disk that fails in the middle of a transaction undoes all of it at once. What the rest
+// of it would do, having not looked at the error or not yet, is not done either.
+func TestFaultsWithinATransaction(t *testing.T) {
+	big := make([]byte, 2<<20) // more than what is kept in memory
+	read := func(tx *Tx) error {
+		_, err := tx.Meta("big")
+		return err
+	}
+	write := func(tx *Tx) error { return tx.SetMeta("another", big) }
+	for name, c := range map[string]struct {
+		fault crashtest.Fault
+		want  error
+		first func(*Tx) error
+	}{
+		"a failed read":    {crashtest.FailRead, ErrDiskFault, read},
+		"a full disk":      {crashtest.Full, ErrDiskFull, write},
+		"a read-only disk": {crashtest.ReadOnly, ErrReadOnly, write},
+	} {
+		for how, f := range map[string]func(*Tx) error{
+			"looked at after the rest": func(tx *Tx) error { return errors.Join(c.first(tx), tx.SetMeta("after", []byte("x"))) },
+			"not looked at": func(tx *Tx) error {
+				_ = c.first(tx)
+				return tx.SetMeta("after", []byte("x"))
+			},
+			"at the end": func(tx *Tx) error {
+				_ = c.first(tx)
+				return nil
+			},
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				fs := crashtest.New(t)
+				db := open(t, Options{Path: "/client.db", Key: testKey(), VFS: fs.Name()})
+				put(t, db, "big", big)
+				put(t, db, "after", []byte("as it was"))
+				err := db.Update(func(tx *Tx) error {
+					if err := tx.SetMeta("before", []byte("x")); err != nil {
+						return err
+					}
+					fs.FaultAt(1, c.fault)
+					err := f(tx)
+					if !fs.Faulted() {
+						t.Error("nothing has failed")
+					}
+					fs.Repair()
+					return err
+				})
+				if !errors.Is(err, c.want) {
+					t.Errorf("got %v", err)
+				}
+				if got, _ := value(t, db, "after"); string(got) != "as it was" {
+					t.Errorf("the rest is stored: %q", got)
+				}
+				if _, found := value(t, db, "before"); found {
+					t.Error("what came before is stored")
+				}
+				put(t, db, "after", []byte("in order"))
+			})
+		}
+	}
+}
+
 // The power goes some time after a sync has failed: what was confirmed after it, or
 // before, does not depend on what the failed one was to write.
 func TestPowerCutAfterAFailedSync(t *testing.T) {

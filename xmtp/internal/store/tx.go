@@ -14,8 +14,8 @@ import (
 type Tx struct {
 	db   *DB
 	open bool // a transaction
-	// ended is the error with which the database has undone all of it. What follows must
-	// not be done: it would be for good, each statement by itself.
+	// ended is the error of the disk with which the database has undone all of it, or half a
+	// statement. What follows must not be done: it would be for good, by itself or with that.
 	ended error
 }
 
@@ -292,7 +292,7 @@ func (tx *Tx) Query(sql string, args []any, f func(Row) error) error {
 	}
 	if err := errors.Join(s.Err(), s.Reset()); err != nil {
 		err = fmt.Errorf("database: %w", translate(err))
-		if tx.open && tx.db.conn.GetAutocommit() {
+		if tx.open && (IsDisk(err) || tx.db.conn.GetAutocommit()) {
 			tx.ended = err
 		}
 		return err
