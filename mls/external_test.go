@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 )
 
@@ -75,6 +76,33 @@ func TestExternalJoin(t *testing.T) {
 			chat(t, team)
 		})
 	}
+}
+
+// Nothing leads out of the last epoch: neither a commit of a member nor that of who joins
+// begin the numbers again.
+func TestLastEpoch(t *testing.T) {
+	team := newTeam(t, testSuite, 2, Config{PublicHandshakes: true})
+	for _, m := range team {
+		c := *m.group.current.context
+		c.epoch = math.MaxUint64 - 1
+		c.raw = c.append(nil)
+		m.group.current.context = &c
+		m.store = store{}
+		m.store.apply(m.group.dump())
+	}
+	tell(team, team[0], team[0].commit(CommitOptions{}))
+	agree(t, team)
+	if n := team[1].group.Epoch(); n != math.MaxUint64 {
+		t.Fatalf("epoch %d", n)
+	}
+	if _, err := team[0].group.Commit(CommitOptions{}); !errors.Is(err, ErrWrongEpoch) {
+		t.Errorf("commit: %v", err)
+	}
+	joining := newMemberOf(t, testSuite, "joining", Config{})
+	if _, err := JoinExternal(team[0].groupInfo(GroupInfoOptions{}), joining.client, ExternalJoinOptions{}, joining.config); !errors.Is(err, ErrWrongEpoch) {
+		t.Errorf("external join: %v", err)
+	}
+	chat(t, team)
 }
 
 // A member who has lost its state takes its own place again, and the Authenticator is

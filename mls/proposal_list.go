@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/go-xmtp/go-xmtp/mls/internal/suite"
@@ -74,6 +75,10 @@ func invalidProposal(format string, args ...any) error {
 // of a committer who joins, and application data. The zero Sender is for a proposal that isn't
 // committed yet.
 func (e *epoch) apply(list []listedProposal, committer Sender, config *Config) (*outcome, error) {
+	// Epochs are counted up one by one (§12), and are not to begin again.
+	if committer.Type != 0 && e.context.epoch == math.MaxUint64 {
+		return nil, fmt.Errorf("%w: none follows epoch %d", ErrWrongEpoch, e.context.epoch)
+	}
 	o := &outcome{
 		tree: e.tree.clone(), extensions: e.context.extensions, requires: e.requires,
 		before: make(map[LeafIndex]LeafNode), needsPath: len(list) == 0, committer: noLeaf, replaced: noLeaf,

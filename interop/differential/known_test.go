@@ -140,7 +140,9 @@ var knownDifferences = []difference{
 	},
 	{
 		name: "pre-shared keys for who is removed", section: "12.4.2", right: "both",
-		what: memberCommit + `(with unknown psk( alone)?|Proposals\[\]\.Proposal\.PSK\..*)`, ours: "accepts its removal",
+		what: memberCommit + `(with unknown psk( alone)?|Proposals\[\]\.Proposal\.PSK\..*)|` +
+			sentCommit + `, (signed|sealed: signed): .*Commit\.Proposals\[\]\.Proposal\.PSK\..*`,
+		ours:   "accepts its removal",
 		theirs: "ValidationError: Could not find pskId.*",
 	},
 	{
@@ -152,9 +154,14 @@ var knownDifferences = []difference{
 		what: `forged group info: Context\.Suite .*`, ours: "ErrUnsupportedCipherSuite", theirs: "accepts joined",
 	},
 	{
+		name: "last epoch", section: "12", right: "ours",
+		what: `forged group info: Context\.Epoch =max`, ours: "ErrWrongEpoch", theirs: "accepts joined",
+	},
+	{
 		name: "what the removed member checks", section: "12.4.2", right: "ours",
-		what: `(` + sentCommit + `, (signed|sealed: signed)|forged (private )?commit[^:]*): .*`,
-		ours: "ErrInvalidPath|ErrDuplicateKey|ErrCapabilities|ErrInvalidProposals|ErrUnsupportedProposal|ErrMalformed", theirs: "accepts its removal",
+		what:   `(` + sentCommit + `, (signed|sealed: signed)|forged (private )?commit[^:]*): .*`,
+		ours:   "ErrInvalidPath|ErrDuplicateKey|ErrCapabilities|ErrInvalidProposals|ErrUnsupportedProposal|ErrExtensionNotListed|ErrDuplicateExtension|" + malformed,
+		theirs: "accepts its removal",
 	},
 	{
 		name: "unknown credential types", section: "5.3", right: "both",
@@ -169,7 +176,7 @@ var knownDifferences = []difference{
 		// ts-mls looks at a proposal when it is committed, and we as far as no other proposal
 		// can change what is wrong.
 		name: "proposals that can't be valid", section: "12.1", right: "both",
-		what: `(forged (private )?proposal|proposal, (signed|sealed: signed)): .*`,
+		what: `(forged (private )?proposal|proposal, (signed|sealed: signed)): .*|` + sentCommit + `, signed: Public\.Content\.ContentType .*`,
 		ours: "ErrInvalidProposals|ErrExtensionNotListed|ErrDuplicateExtension|ErrLeafNodeSource|ErrLeafNodeSignature|ErrKeyPackageSignature|" +
 			"ErrUnsupportedCipherSuite|ErrUnsupportedVersion|ErrUnsupportedProposal|ErrInitKey|" + malformed,
 		theirs: "accepts proposal",

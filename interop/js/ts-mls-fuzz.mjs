@@ -63,7 +63,7 @@ async function verdict(f) {
 }
 
 const about = (state) => ({
-  epoch: String(state.groupContext.epoch),
+  epoch: String(BigInt.asUintN(64, state.groupContext.epoch)), // as ts-mls encodes it
   authenticator: text(state.keySchedule.epochAuthenticator),
   treeHash: text(state.groupContext.treeHash),
   context: text(encodeGroupContext(state.groupContext)),
