@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -86,6 +87,44 @@ func (f *failStop) OpenDir(name string) (vfs.File, error) {
 
 func (f *failStop) Rename(old, name string) error {
 	return f.check(name, f.FS.Rename(old, name))
+}
+
+// Remove leaves logs for later while Pebble opens the store.
+func (f *failStop) Remove(name string) error {
+	if strings.HasSuffix(name, ".log") && f.index.oldLogs.keep(name) {
+		return nil
+	}
+	return f.FS.Remove(name)
+}
+
+// oldLogs are logs that are not needed any more. Pebble, opening a store, removes them
+// when it may not have made its new one yet; without any log, which is how it would look
+// if the process was killed then, a store is taken for damaged.
+type oldLogs struct {
+	mu     sync.Mutex
+	opened bool
+	names  []string
+}
+
+// keep tells whether a log is to be removed later.
+func (l *oldLogs) keep(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.opened {
+		l.names = append(l.names, name)
+	}
+	return !l.opened
+}
+
+// remove removes them when the store is open. One that can't be is found when it is
+// opened next.
+func (l *oldLogs) remove(fs vfs.FS) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, name := range l.names {
+		_ = fs.Remove(name)
+	}
+	l.opened, l.names = true, nil
 }
 
 type failStopFile struct {

@@ -63,6 +63,7 @@ type Index struct {
 	lock      io.Closer
 	room      *room
 
+	oldLogs       oldLogs
 	snapshots     string // directory of snapshots
 	snapshotCount atomic.Uint64
 
@@ -168,6 +169,7 @@ func (x *Index) open(fs vfs.FS, dir string, fresh bool, now time.Time) error {
 		return fmt.Errorf("opening the store: %w", err)
 	}
 	x.db, x.published.db = db, db
+	x.oldLogs.remove(fs)
 	err = x.afterMark(fs, dir, now)
 	var newest meta
 	if err == nil {
