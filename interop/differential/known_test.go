@@ -74,7 +74,7 @@ var knownDifferences = []difference{
 		what: forgedCommit + `Path\.Leaf\.(CredentialsOK|ExtensionsOK)(\[\])? .*`, ours: "ErrCapabilities", theirs: taken,
 	},
 	{
-		name: "keys of a path", section: "7.3, 12.4.2", right: "ours",
+		name: "keys of a path", section: "5.1.1, 7.3, 12.4.2", right: "ours",
 		what: forgedCommit + `(path key|Path\.Leaf\.EncryptionKey|Path\.Leaf\.SignatureKey) .*`,
 		ours: "ErrInvalidPath|ErrDuplicateKey", theirs: taken,
 	},
@@ -83,9 +83,13 @@ var knownDifferences = []difference{
 		what: forgedCommit + `Path\.Nodes\[\]\.Secrets .*`, ours: "ErrInvalidPath", theirs: taken,
 	},
 	{
-		name: "keys of who is added", section: "7.3", right: "ours",
+		name: "keys of who is added", section: "5.1.1, 7.3", right: "ours",
 		what: memberCommit + `Proposals\[\]\.Proposal\.Add\.(Leaf\.EncryptionKey|Leaf\.SignatureKey|InitKey) .*`,
 		ours: "ErrInvalidProposals|ErrDuplicateKey", theirs: taken,
+	},
+	{
+		name: "keys of a tree", section: "5.1.1", right: "ours",
+		what: `forged group info: tree (Leaf|Parent)\.EncryptionKey .*`, ours: "ErrInvalidTree", theirs: "accepts joined",
 	},
 	{
 		name: "capabilities of who is added", section: "12.3, 13.4", right: "ours",
