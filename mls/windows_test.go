@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -259,24 +260,25 @@ func TestRolledBackState(t *testing.T) {
 // forgotten.
 func TestAhead(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		config := Config{Ahead: rapid.Uint32Range(0, 4).Draw(rt, "ahead")}
+		config := Config{Ahead: rapid.Uint32Range(0, 4).Draw(rt, "ahead"), Windows: &Windows{Backward: 300, Forward: 1000, PastEpochs: 3}}
 		team := newTeam(t, testSuite, 3, config)
 		alice, bob := team[0], team[1]
 		durable := maps.Clone(alice.store)
 		covered := uint32(0)        // how many more may leave
 		since := false              // whether anything was sent since the group was loaded
 		var volatile []string       // what has left since durable was stored
+		var forgotten []string      // what a power cut has undone, and was not read since
 		sent := map[string][]byte{} // by text
 		used := map[string]bool{}
 		next, gap := uint32(0), false // what is sent next unless the group was not closed
 		read := func(m *member, text string) *ApplicationMessage {
 			p, err := m.group.Process(sent[text])
 			if err != nil {
-				t.Fatalf("%s reads %q: %v", m.name(), text, err)
+				rt.Fatalf("%s reads %q: %v", m.name(), text, err)
 			}
 			event, ok := p.Result().(*ApplicationMessage)
 			if !ok || string(event.Data) != text || event.Sender != 0 {
-				t.Fatalf("%s reads %+v, want %q", m.name(), p.Result(), text)
+				rt.Fatalf("%s reads %+v, want %q", m.name(), p.Result(), text)
 			}
 			m.store.apply(p.Changes())
 			p.Done()
@@ -293,12 +295,12 @@ func TestAhead(t *testing.T) {
 			covered, since = 0, false
 		}
 		for i := range rapid.IntRange(1, 30).Draw(rt, "steps") {
-			switch rapid.SampledFrom([]string{"send", "send", "send", "sync", "kill", "cut", "close", "commit"}).Draw(rt, "step") {
+			switch rapid.SampledFrom([]string{"send", "send", "send", "sync", "kill", "cut", "cut", "read", "read", "close", "commit"}).Draw(rt, "step") {
 			case "send":
 				text := fmt.Sprint(i)
 				p, err := alice.group.Encrypt([]byte(text), nil)
 				if err != nil {
-					t.Fatal(err)
+					rt.Fatal(err)
 				}
 				alice.store.apply(p.Changes())
 				sent[text] = p.Done()
@@ -312,11 +314,11 @@ func TestAhead(t *testing.T) {
 				event := read(bob, text)
 				name := fmt.Sprint(event.Epoch, event.Generation)
 				if used[name] {
-					t.Fatalf("epoch and generation %s are used twice", name)
+					rt.Fatalf("epoch and generation %s are used twice", name)
 				}
 				used[name] = true
 				if !gap && event.Generation != next {
-					t.Fatalf("generation %d where no state was lost before %d", event.Generation, next)
+					rt.Fatalf("generation %d where no state was lost before %d", event.Generation, next)
 				}
 				next, gap = event.Generation+1, false
 			case "sync":
@@ -330,19 +332,26 @@ func TestAhead(t *testing.T) {
 				gap = true
 				alice.store = maps.Clone(durable)
 				load()
-				for _, text := range volatile {
-					read(alice, text)
-					p, err := alice.group.Process(sent[text])
-					if err != nil {
-						t.Fatal(err)
-					}
-					if own, ok := p.Result().(*OwnMessage); !ok {
-						t.Fatalf("read again as %+v", own)
-					}
-					p.Discard()
-				}
+				forgotten = append(forgotten, volatile...)
 				sync()
 				covered = 0
+			case "read":
+				if len(forgotten) == 0 {
+					break
+				}
+				i := rapid.IntRange(0, len(forgotten)-1).Draw(rt, "forgotten")
+				text := forgotten[i]
+				forgotten = slices.Delete(forgotten, i, i+1)
+				read(alice, text)
+				p, err := alice.group.Process(sent[text])
+				if err != nil {
+					rt.Fatal(err)
+				}
+				if own, ok := p.Result().(*OwnMessage); !ok {
+					rt.Fatalf("read again as %+v", own)
+				}
+				p.Discard()
+				sync()
 			case "close":
 				alice.store.apply(alice.group.Unreserve())
 				sync()
@@ -352,13 +361,13 @@ func TestAhead(t *testing.T) {
 				for _, m := range team[:2] {
 					p, err := m.group.Process(out.Message)
 					if err != nil {
-						t.Fatal(err)
+						rt.Fatal(err)
 					}
 					m.store.apply(p.Changes())
 					p.Done()
 				}
 				sync()
-				covered, since, next, gap = 0, false, 0, false
+				covered, since, next, gap, forgotten = 0, false, 0, false, nil
 			}
 		}
 	})

@@ -210,7 +210,11 @@ const (
 // date. One that can't be synced doesn't keep the others from it; the error tells
 // of all that could not.
 func (c *Client) Sync(ctx context.Context) error {
-	if err := c.sync(ctx); err != nil {
+	err := c.sync(ctx)
+	// After a backlog most of what the log holds are spent keys. If it can't be emptied
+	// now, it is in a moment.
+	_ = c.db.Tidy()
+	if err != nil {
 		return fmt.Errorf("xmtp: syncing: %w", err)
 	}
 	return nil

@@ -93,7 +93,7 @@ func (g *group) receiveAfter(ctx context.Context, row store.Group, first *logPag
 		if page.err != nil {
 			return fmt.Errorf("reading conversation %s: %w", g, page.err)
 		}
-		if page.more {
+		if storing.last = !page.more; page.more {
 			ahead = g.queryAhead(ctx, page.messages[len(page.messages)-1].Id)
 		}
 		if row, err = g.applyPage(ctx, row, page.messages, &storing); err != nil {
@@ -226,6 +226,7 @@ type received struct {
 // storing is a transaction with received messages that goes on while others are
 // decrypted.
 type storing struct {
+	last bool // nothing comes to be decrypted meanwhile
 	done chan error
 	own  map[string]bool // hashes of the messages that stand in the outbox; nil if they have to be read
 }
@@ -233,6 +234,10 @@ type storing struct {
 // start stores messages.
 func (s *storing) start(store func() error) {
 	s.done = make(chan error, 1)
+	if s.last {
+		s.done <- store()
+		return
+	}
 	go func() { s.done <- store() }()
 }
 

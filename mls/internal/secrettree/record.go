@@ -151,14 +151,15 @@ func (u *Use) Changes(yield func(Record) bool) {
 	}
 }
 
-// Ratchet returns the record of a leaf's ratchet as it is in memory, false if the leaf
-// was never used.
+// Ratchet returns the record of a leaf's ratchet as it is in memory, and so it is stored
+// from then on, see [Use.Reserve]; false if the leaf was never used.
 func (t *Tree) Ratchet(l treemath.LeafIndex, k Kind) (Record, bool) {
 	id := idOf(l, k)
 	r := t.ratchets[id]
 	if r == nil {
 		return Record{}, false
 	}
+	r.ahead = 0
 	return Record{recordID(ratchetRecord, uint32(id)), t.ratchetValue(r)}, true
 }
 

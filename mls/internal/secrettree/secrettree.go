@@ -80,6 +80,7 @@ type ratchet struct {
 	next    uint32 // the next generation
 	secret  [64]byte
 	skipped []skipped // ascending
+	ahead   uint32    // how many generations what is stored is ahead, see [Use.Reserve]
 }
 
 type skipped struct {
@@ -182,7 +183,7 @@ func (t *Tree) use(l treemath.LeafIndex, k Kind) (*Use, *ratchet, error) {
 	}
 	u := &Use{tree: t, id: idOf(l, k)}
 	if r := t.ratchets[u.id]; r != nil {
-		u.before = r
+		u.before, u.ahead = r, r.ahead
 		return u, r, nil
 	}
 	var err error
@@ -321,7 +322,7 @@ func (u *Use) Generation() uint32 { return u.generation }
 
 // Reserve lets [Use.Changes] store the ratchet n generations ahead of what [Use.Commit]
 // leaves in memory, with the keys of these as if they were skipped, as far as the window
-// goes.
+// goes. So it is with all later uses of the ratchet, until [Tree.Ratchet] is called.
 func (u *Use) Reserve(n uint32) { u.ahead = n }
 
 // Late tells whether the generation was skipped before.
@@ -352,6 +353,7 @@ func (u *Use) Commit() error {
 	} else {
 		u.before.wipe()
 	}
+	u.after.ahead = u.ahead
 	t.ratchets[u.id] = u.after
 	u.key.Wipe()
 	*u = Use{}

@@ -222,11 +222,12 @@ func TestRandomWalk(t *testing.T) {
 				if want := m.want(generation); !errors.Is(err, want) {
 					t.Fatalf("generation %d at %d: %v, want %v", generation, m.next, err, want)
 				}
+				ahead = reserved[id] // and stays so
 			}
 			if late := err == nil && generation < m.next; err == nil && u.Late() != late {
 				t.Fatalf("generation %d at %d is late: %v", generation, m.next, u.Late())
 			}
-			if generation+ahead >= most {
+			if max(generation, m.next)+ahead >= most {
 				continue
 			}
 			if err == nil && *u.Key() != keys[id][generation] {

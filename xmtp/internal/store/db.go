@@ -43,6 +43,9 @@ const applicationID = 0x786d7467
 // scrubPages is how many pages the log may hold before it is emptied.
 const scrubPages = 1000
 
+// tidyPages is how many pages [DB.Tidy] leaves in the log.
+const tidyPages = 100
+
 // standbyRetry is how often who waits for a database looks whether it is free.
 const standbyRetry = 250 * time.Millisecond
 
@@ -333,6 +336,17 @@ func (db *DB) wake() error {
 		return errors.Join(err, db.disconnect())
 	}
 	return nil
+}
+
+// Tidy is Scrub if the log is large.
+func (db *DB) Tidy() error {
+	db.mu.Lock()
+	large := db.logPages >= tidyPages
+	db.mu.Unlock()
+	if !large {
+		return nil
+	}
+	return db.Scrub()
 }
 
 // Scrub moves everything from the log into the file and empties the log, in
