@@ -149,8 +149,8 @@ func TestProposalRules(t *testing.T) {
 		{"key package of another version", []Proposal{add(func(kp *KeyPackage, _ *leafFields) { kp.version = 2 })}, ErrUnsupportedVersion},
 		{"key package source", []Proposal{add(func(_ *KeyPackage, f *leafFields) { f.source = LeafNodeFromUpdate })}, ErrLeafNodeSource},
 		{"key package signature", []Proposal{add(func(kp *KeyPackage, f *leafFields) {
-			f.signatureKey = present.LeafNode.SignatureKey()[:31:31]
-			f.signatureKey = append(f.signatureKey, 9)
+			f.signatureKey = bytes.Clone(present.LeafNode.SignatureKey())
+			f.signatureKey[31] ^= 1
 		})}, ErrLeafNodeSignature},
 		{"init key", []Proposal{add(func(kp *KeyPackage, f *leafFields) { kp.initKey = f.encryptionKey })}, ErrInitKey},
 		{"credential type that the leaf doesn't list", []Proposal{add(func(_ *KeyPackage, f *leafFields) { f.credentials = nil })}, ErrCapabilities},
