@@ -131,16 +131,22 @@ func TestNothingAfterTheEndOfATransaction(t *testing.T) {
 	fs := crashtest.New(t)
 	o := Options{Path: "/client.db", Key: testKey(), VFS: fs.Name()}
 	const before = 200
-	failures, step := 0, 41
+	points, failures, step := 0, 0, 41
 	if proof {
 		step = 1
 	}
+	db := open(t, o)
+	for i := range before {
+		put(t, db, named(i), bytes.Repeat([]byte("value"), 1000)) // more than is kept in memory
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	image := fs.Image()
 	for n, came := 1, true; came; n += step {
-		fs.Load(nil)
+		points++
+		fs.Load(image)
 		db := open(t, o)
-		for i := range before {
-			put(t, db, named(i), bytes.Repeat([]byte("value"), 1000)) // more than is kept in memory
-		}
 		fs.FaultAt(n, crashtest.FailRead)
 		err := db.Update(func(tx *Tx) error {
 			if err := putting(before, nil)(tx); err != nil {
@@ -170,7 +176,7 @@ func TestNothingAfterTheEndOfATransaction(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d failures", failures)
+	t.Logf("%d points, %d failures", points, failures)
 	if failures == 0 {
 		t.Error("nothing has failed")
 	}
