@@ -159,8 +159,6 @@ func newTransport(o Options, certs certificates, limiter *api.Limiter, ports ...
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	t.http = &http.Server{
-		Handler:           t.web,
-		ConnContext:       web.ConnContext,
 		Protocols:         &protocols,
 		ReadHeaderTimeout: firstBytesTimeout,
 		IdleTimeout:       idleTimeout,
@@ -173,6 +171,7 @@ func newTransport(o Options, certs certificates, limiter *api.Limiter, ports ...
 		// It names addresses.
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
+	t.web.Attach(t.http)
 	return t
 }
 

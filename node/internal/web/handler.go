@@ -31,7 +31,8 @@ type Config struct {
 	Unmarshal, UnmarshalJSON func([]byte, proto.Message) error
 	// MaxBytes bounds requests and responses; as JSON they may be longer.
 	MaxBytes int
-	// BodyTimeout bounds how long a request may take to arrive.
+	// BodyTimeout bounds how long a request may take to arrive, at a server that
+	// [Handler.Attach] was called with.
 	BodyTimeout time.Duration
 	// ErrStopped is what calls are told that come after [Handler.Drain].
 	ErrStopped error
@@ -78,9 +79,21 @@ func New(c Config) *Handler {
 // maxJSONBytes is how long a request gets at most by base64.
 func (c *Config) maxJSONBytes() int { return c.MaxBytes/3*4 + 1<<20 }
 
-// ConnContext notes in the context of a connection where it comes from, as gRPC
+// Attach makes a server serve with the handler, and bound how long requests may
+// take. The server must not be running.
+//
+// It is the server that sets the deadline of a request: HTTP/2 does so for streams
+// that exist. One that a handler sets comes too late if the stream was reset
+// before, and its timer would hold the stream until then.
+func (h *Handler) Attach(s *http.Server) {
+	s.Handler = h
+	s.ConnContext = connContext
+	s.ReadTimeout = h.BodyTimeout
+}
+
+// connContext notes in the context of a connection where it comes from, as gRPC
 // does for its own.
-func ConnContext(ctx context.Context, conn net.Conn) context.Context {
+func connContext(ctx context.Context, conn net.Conn) context.Context {
 	return peer.NewContext(ctx, &peer.Peer{Addr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr()})
 }
 
@@ -115,10 +128,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	controller := http.NewResponseController(w)
 	ctx := metadata.NewIncomingContext(r.Context(), incoming(r.Header))
 	r = r.WithContext(context.WithValue(ctx, controllerKey{}, controller))
-	if !m.bidi {
-		// Not all writers have deadlines, those of servers do.
-		_ = controller.SetReadDeadline(time.Now().Add(h.BodyTimeout))
+	switch {
+	case !m.bidi:
 		r.Body = &body{r.Body, controller}
+	case r.ProtoMajor == 2: // others have no such calls
+		// Not all writers have deadlines, those of servers do.
+		_ = controller.SetReadDeadline(time.Time{})
 	}
 	m.ServeHTTP(w, r)
 }

@@ -18,9 +18,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"connectrpc.com/connect"
 	"go.uber.org/goleak"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
@@ -106,7 +109,7 @@ func TestCall(t *testing.T) {
 		}
 		return append(in, '!'), err
 	}), nil)
-	base := ConnContext(context.Background(), addressed{})
+	base := connContext(context.Background(), addressed{})
 	h2 := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r.WithContext(base)) })
 	headers := []string{"X-App-Version", "1", "X-App-Version", "", "Some-Bin", "AP8", "Some-Bin", "?"}
 	w := post(h2, "/Test/Call", `"YQ=="`, headers...)
@@ -276,12 +279,20 @@ func (l onePipe) Accept() (net.Conn, error) {
 func (l onePipe) Close() error   { close(l.done); return nil }
 func (l onePipe) Addr() net.Addr { return &net.TCPAddr{} }
 
+// newServer is a server of both versions of HTTP.
+func newServer(h *Handler) *http.Server {
+	s := &http.Server{Protocols: new(http.Protocols), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	h.Attach(s)
+	return s
+}
+
 // servePipe serves one connection and returns the client's side.
-func servePipe(t *testing.T, h http.Handler) net.Conn {
+func servePipe(t *testing.T, s *http.Server) net.Conn {
 	client, server := net.Pipe()
 	l := onePipe{make(chan net.Conn, 1), make(chan struct{})}
 	l.conn <- server
-	s := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -300,7 +311,7 @@ func TestSlowBody(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHandler(io.Discard)
 				healthgrpc.RegisterHealthServer(h, health.NewServer())
-				client, begin := servePipe(t, h), time.Now()
+				client, begin := servePipe(t, newServer(h)), time.Now()
 				go func() {
 					fmt.Fprintf(client, "POST /grpc.health.v1.Health/%s HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc-web+proto\r\nContent-Length: 1000000\r\n\r\n", service)
 					for {
@@ -322,6 +333,74 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
+// What is left of a request that is not read has no more time than one that is.
+func TestSlowRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, begin := servePipe(t, newServer(newHandler(io.Discard))), time.Now()
+		go fmt.Fprint(client, "POST /Nothing/Call HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+		if _, err := io.Copy(io.Discard, client); err != nil {
+			t.Error(err)
+		}
+		if after := time.Since(begin); after < bodyTimeout || after > bodyTimeout+time.Second {
+			t.Errorf("the connection was closed after %v", after)
+		}
+	})
+}
+
+// A call whose stream was reset before it is served leaves nothing behind: no timer
+// holds the stream until a request would have had to be there.
+func TestResetBeforeServed(t *testing.T) {
+	for name, path := range map[string]string{"unary": "/grpc.health.v1.Health/Check", "stream": "/grpc.health.v1.Health/Watch", "bidi": "/Test/Talk"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHandler(io.Discard)
+				healthgrpc.RegisterHealthServer(h, health.NewServer())
+				h.RegisterService(&grpc.ServiceDesc{ServiceName: "Test", Streams: []grpc.StreamDesc{{
+					StreamName: "Talk", ServerStreams: true, ClientStreams: true,
+					Handler: func(_ any, s grpc.ServerStream) error { return s.RecvMsg(&emptypb.Empty{}) },
+				}}}, nil)
+				s := newServer(h)
+				var held weak.Pointer[string]
+				served := make(chan struct{})
+				s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					<-r.Context().Done()
+					// The stream has the same map.
+					trailer := []string{"held"}
+					r.Trailer["A"], held = trailer, weak.Make(&trailer[0])
+					h.ServeHTTP(w, r)
+					close(served)
+				})
+				client := servePipe(t, s)
+				go io.Copy(io.Discard, client)
+				var headers bytes.Buffer
+				e := hpack.NewEncoder(&headers)
+				for _, f := range []hpack.HeaderField{
+					{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "a"}, {Name: ":path", Value: path},
+					{Name: "content-type", Value: "application/grpc+proto"}, {Name: "trailer", Value: "A"},
+				} {
+					_ = e.WriteField(f) // a buffer takes everything
+				}
+				f := http2.NewFramer(client, nil)
+				_, err := io.WriteString(client, http2.ClientPreface)
+				if err := errors.Join(err, f.WriteSettings(),
+					f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers.Bytes(), EndHeaders: true}),
+					f.WriteRSTStream(1, http2.ErrCodeCancel)); err != nil {
+					t.Fatal(err)
+				}
+				<-served
+				client.Close()
+				synctest.Wait()
+				for range 3 { // what is pooled outlives one
+					runtime.GC()
+				}
+				if held.Value() != nil {
+					t.Error("the stream is still held")
+				}
+			})
+		})
+	}
+}
+
 // Once a request is there, its stream may be silent as long as it likes.
 func TestSilentStream(t *testing.T) {
 	for name, body := range map[string]string{
@@ -333,7 +412,7 @@ func TestSilentStream(t *testing.T) {
 				service := health.NewServer()
 				h := newHandler(io.Discard)
 				healthgrpc.RegisterHealthServer(h, service)
-				client := servePipe(t, h)
+				client := servePipe(t, newServer(h))
 				go io.WriteString(client, "POST /grpc.health.v1.Health/Watch HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc-web+proto\r\n"+body)
 				res, err := http.ReadResponse(bufio.NewReader(client), nil)
 				if err != nil {
