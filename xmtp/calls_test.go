@@ -1,8 +1,11 @@
 package xmtp
 
 import (
+	"fmt"
 	"slices"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // How often operations on groups ask the node: what is asked twice makes them slow. A
@@ -53,5 +56,24 @@ func TestCallsOfGroupOperations(t *testing.T) {
 				t.Errorf("members: %v", members)
 			}
 		})
+	}
+}
+
+// What sending returns is what is stored, though the database learns of it later.
+func TestSentMessageIsTheStoredOne(t *testing.T) {
+	t.Parallel()
+	v, w := pair(t)
+	for i := range 5 {
+		sent := must(v.SendText(t.Context(), fmt.Sprint("text ", i)))(t)
+		if sent.Delivery != Published {
+			t.Errorf("%d: %v", i, sent.Delivery)
+		}
+		if diff := cmp.Diff(must(v.client.Message(sent.ID))(t), sent); diff != "" {
+			t.Errorf("%d, stored and returned (-, +):\n%s", i, diff)
+		}
+	}
+	check(t, w.Sync(t.Context()))
+	if diff := cmp.Diff(texts(t, v), texts(t, w)); diff != "" {
+		t.Error(diff)
 	}
 }

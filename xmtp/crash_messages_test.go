@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/go-xmtp/go-xmtp/content"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/crashtest"
@@ -77,6 +78,7 @@ func whileSendingOnASlowDisk(t *testing.T, w *world) attempt {
 			select {
 			case <-done:
 			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond): // what has to be on the disk first
 			}
 		})
 		err := w.say(ctx, w.alice.client, id)

@@ -624,7 +624,7 @@ func (g *group) storeChange(tx *store.Tx, m *mlsapi.GroupMessage_V1, staged *mls
 			return err
 		}
 		id := envelope.MessageID(g.id)
-		_, err := tx.AddMessage(store.Message{
+		_, err := tx.AddMessage(&store.Message{
 			ID:           id[:],
 			Group:        g.id,
 			Number:       m.Id,

@@ -1,6 +1,7 @@
 package xmtp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-xmtp/go-xmtp/content"
+	"github.com/go-xmtp/go-xmtp/mls"
 	"github.com/go-xmtp/go-xmtp/proto/gen/mlsapi"
 	"github.com/go-xmtp/go-xmtp/protocol"
 	"github.com/go-xmtp/go-xmtp/xmtp/internal/store"
@@ -256,22 +258,54 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 			g.mls = nil // it has gone on without the database
 		}
 		if sent != nil {
-			err = g.findSent(ctx, m, (<-sent).err, err)
+			m, err = g.findSent(ctx, m, (<-sent).err, err)
 		}
 		return m, 0, err
 	}
-	g.outcomes.expect(made.Row)
-	if s := <-sent; s.err == nil {
-		// What goes wrong now, or has before, settle meets again.
-		_ = g.receiveAfter(ctx, row, s.page, map[string]bool{string(made.Hash): true})
+	s := <-sent
+	settled := s.err == nil && g.settleSoon(state, row, made, s.page, &m)
+	if !settled {
+		g.outcomes.expect(made.Row)
+		if s.err == nil {
+			// What goes wrong now, or has before, settle meets again.
+			_ = g.receiveAfter(ctx, row, s.page, map[string]bool{string(made.Hash): true})
+		}
 	}
 	if err := <-synced; err != nil {
-		g.outcomes.take(made.Row)
+		if !settled {
+			g.outcomes.take(made.Row)
+		}
 		g.mls = nil
 		return m, 0, err
 	}
 	g.reserve(state, made.Epoch)
+	if settled {
+		return m, 0, nil
+	}
 	return m, made.Row, nil
+}
+
+// settleSoon notes that a message is published if it is all that is new in the log. Nobody
+// waits for the database then: what it says in the end is known.
+func (g *group) settleSoon(state *mls.Group, row store.Group, made store.Intent, page *logPage, m *store.Message) bool {
+	life := lifetime(state)
+	if life != 0 || page == nil || page.err != nil || page.more || page.after != row.Cursor || len(page.messages) != 1 {
+		return false
+	}
+	own := page.messages[0]
+	if !bytes.Equal(own.Data, made.Payload) || !bytes.Equal(own.GroupId, g.id) || own.Id <= row.Cursor || own.Id > maxNumber {
+		return false
+	}
+	received := &receivedPage{group: g, epoch: state.Epoch(), messages: []received{{GroupMessage_V1: own, own: true}}}
+	g.client.db.UpdateBehind(received.storeMessages, func(err error) {
+		if err != nil {
+			g.client.publishSoon() // it is read once more
+		}
+	})
+	g.client.news.publish()
+	g.caughtUp, g.current = true, true
+	m.Delivery, m.Number, m.Sent, m.Expires = store.Published, own.Id, int64(own.CreatedNs), 0
+	return true
 }
 
 // sentMessage is what has come of one that was sent; see send.
@@ -293,41 +327,45 @@ func (g *group) sendSoon(ctx context.Context, cursor uint64, message *mlsapi.Gro
 // findSent is for a message that was sent and could not be stored: if the node has it, it
 // can be read from the log, as after a power cut. If that doesn't help either, the error is
 // why it could not be stored.
-func (g *group) findSent(ctx context.Context, m store.Message, sent, reason error) error {
+func (g *group) findSent(ctx context.Context, m store.Message, sent, reason error) (store.Message, error) {
 	if sent != nil || g.receive(ctx) != nil {
-		return reason
+		return m, reason
 	}
+	var stored store.Message
 	found := false
 	err := g.client.db.View(func(tx *store.Tx) (err error) {
-		_, found, err = tx.MessageByID(m.Group, m.ID)
+		stored, found, err = tx.MessageByID(m.Group, m.ID)
 		return err
 	})
 	if err != nil || !found {
-		return reason
+		return m, reason
 	}
-	return nil
+	return stored, nil
 }
 
-// settleMessage works until a message is published, and returns it as it is then.
+// settleMessage works until a message is published, and returns it as it is then. It is if
+// there is no intent.
 func (g *group) settleMessage(ctx context.Context, intent int64, m store.Message) (*Message, error) {
+	if intent == 0 {
+		return newMessage(m), nil
+	}
 	waits := false
 	look := func(tx *store.Tx) error {
 		stored, found, err := tx.MessageByID(g.id, m.ID)
 		if found {
 			m = stored
 		}
-		if err == nil && intent != 0 {
+		if err == nil {
 			_, waits, err = tx.Intent(intent)
 		}
 		return err
 	}
 	err := g.client.db.View(look)
 	var settled error
-	switch {
-	case waits || err != nil && intent != 0:
+	if waits || err != nil {
 		settled = g.settle(ctx, intent)
 		err = g.client.db.View(look)
-	case intent != 0:
+	} else {
 		settled = g.outcomes.take(intent)
 	}
 	return newMessage(m), errors.Join(settled, err)
@@ -379,7 +417,7 @@ func (d draft) store(tx *store.Tx) (store.Message, error) {
 		}
 		id := envelopeOf(m).MessageID(m.Group)
 		m.ID = id[:]
-		if added, err := tx.AddMessage(m); added || err != nil {
+		if added, err := tx.AddMessage(&m); added || err != nil {
 			return m, err
 		}
 		existing, _, err := tx.MessageByID(m.Group, m.ID)

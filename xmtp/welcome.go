@@ -428,7 +428,7 @@ func (c *Client) storeJoined(tx *store.Tx, g *group, state *protocol.GroupState,
 	}
 	envelope := protocol.WelcomeTranscript(adder.InboxID, c.inboxID, created)
 	id := envelope.MessageID(g.id)
-	_, err = tx.AddMessage(store.Message{
+	_, err = tx.AddMessage(&store.Message{
 		ID:           id[:],
 		Group:        g.id,
 		Number:       commit,

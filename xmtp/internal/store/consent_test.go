@@ -92,7 +92,7 @@ func TestFilters(t *testing.T) {
 					Expires:     rapid.SampledFrom([]int64{0, 100, 101}).Draw(r, "expires"),
 				}
 				messages = append(messages, m)
-				if _, err := tx.AddMessage(m); err != nil {
+				if _, err := tx.AddMessage(&m); err != nil {
 					return err
 				}
 			}
@@ -199,7 +199,7 @@ func BenchmarkList(b *testing.B) {
 				return err
 			}
 			for n := range 20 {
-				if _, err := tx.AddMessage(Message{ID: []byte{byte(n)}, Group: id, Sent: int64(n), Kind: KindApplication, ContentType: "xmtp.org/text:1.0"}); err != nil {
+				if _, err := tx.AddMessage(&Message{ID: []byte{byte(n)}, Group: id, Sent: int64(n), Kind: KindApplication, ContentType: "xmtp.org/text:1.0"}); err != nil {
 					return err
 				}
 			}

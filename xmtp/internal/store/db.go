@@ -72,7 +72,8 @@ type DB struct {
 	lock    *flock.Flock
 	memory  *Memory // nil if there is none
 
-	waiting queue // for mu
+	waiting queue       // for mu
+	behind  atomic.Bool // somebody will see to those who wait
 
 	mu         sync.Mutex
 	conn       *sqlite3.Conn // nil while the database rests, and once it is closed
@@ -257,6 +258,9 @@ func (db *DB) Close() error {
 	defer db.syncing.Unlock()
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	if !db.closed {
+		db.catchUp()
+	}
 	var err error
 	if db.conn != nil {
 		err = db.disconnect()
@@ -293,6 +297,7 @@ func (db *DB) Rest() error {
 	defer db.syncing.Unlock()
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	db.catchUp()
 	used := db.used
 	db.used = false
 	if used || db.conn == nil || db.options.Path == "" || db.options.VFS != "" {
@@ -358,6 +363,7 @@ func (db *DB) Scrub() error {
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	db.catchUp()
 	return db.scrub()
 }
 

@@ -56,10 +56,11 @@ func hasID(p string) string { return "substr(id, 1, 6) = substr(" + p + ", 1, 6)
 
 // AddMessage stores a message unless the group has one with its id. Its time of
 // insertion is moved on if need be, so that it is later than that of all before it.
-func (tx *Tx) AddMessage(m Message) (added bool, err error) {
-	if added, err = tx.AddReceived(m); !added || err != nil {
+func (tx *Tx) AddMessage(m *Message) (added bool, err error) {
+	if added, err = tx.AddReceived(*m); !added || err != nil {
 		return added, err
 	}
+	m.Inserted = tx.db.inserted
 	return true, tx.Exec("UPDATE groups SET last_message = max(last_message, ?) WHERE id = ?", m.Sent, m.Group)
 }
 

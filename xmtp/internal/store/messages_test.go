@@ -14,7 +14,7 @@ func TestMessagesOfGroupsInOneOrder(t *testing.T) {
 	db := open(t, Options{})
 	update(t, db, func(tx *Tx) error {
 		for i, sent := range []int64{30, 10, 20, 20} {
-			if _, err := tx.AddMessage(Message{ID: []byte{byte(i)}, Group: []byte{byte(i % 2)}, Sent: sent, Kind: 1, Delivery: 2}); err != nil {
+			if _, err := tx.AddMessage(&Message{ID: []byte{byte(i)}, Group: []byte{byte(i % 2)}, Sent: sent, Kind: 1, Delivery: 2}); err != nil {
 				return err
 			}
 		}
@@ -64,7 +64,7 @@ func TestMessageQueries(t *testing.T) {
 					Kind: rapid.IntRange(1, 2).Draw(r, "kind"), Delivery: rapid.IntRange(1, 3).Draw(r, "delivery"),
 					ContentType: rapid.SampledFrom(types).Draw(r, "type"), Expires: rapid.Int64Range(0, 8).Draw(r, "expires"),
 				}
-				if _, err := tx.AddMessage(m); err != nil {
+				if _, err := tx.AddMessage(&m); err != nil {
 					return err
 				}
 				m, _, err := tx.MessageByID(m.Group, m.ID)
@@ -169,7 +169,7 @@ func TestInsertionTimesGrow(t *testing.T) {
 			}
 			for i := range 3 {
 				id := fmt.Append(nil, run, i)
-				if _, err := tx.AddMessage(Message{ID: id, Group: []byte{1}, Inserted: 100 - int64(run)}); err != nil {
+				if _, err := tx.AddMessage(&Message{ID: id, Group: []byte{1}, Inserted: 100 - int64(run)}); err != nil {
 					return err
 				}
 				m, _, err := tx.MessageByID([]byte{1}, id)
@@ -194,7 +194,7 @@ func TestPublishedRowsAreNew(t *testing.T) {
 		seen := map[int64]bool{}
 		for i := range 4 {
 			id := []byte{byte(i)}
-			if _, err := tx.AddMessage(Message{ID: id, Group: []byte{1}, Delivery: Unpublished}); err != nil {
+			if _, err := tx.AddMessage(&Message{ID: id, Group: []byte{1}, Delivery: Unpublished}); err != nil {
 				return err
 			}
 			before, _, _ := tx.MessageByID([]byte{1}, id)
@@ -229,7 +229,7 @@ func BenchmarkPage(b *testing.B) {
 			err = db.Update(func(tx *Tx) error {
 				for i := range history {
 					m := Message{ID: fmt.Append(nil, i), Group: []byte{1}, Sent: int64(i), Kind: 1, Delivery: 2, ContentType: "xmtp.org/text:1.0", Content: make([]byte, 100)}
-					if _, err := tx.AddMessage(m); err != nil {
+					if _, err := tx.AddMessage(&m); err != nil {
 						return err
 					}
 				}

@@ -55,7 +55,8 @@ func TestMessageRow(t *testing.T) {
 			return err
 		}
 		for i, want := range []bool{true, false} {
-			added, err := tx.AddMessage(message(want, i))
+			m := message(want, i)
+			added, err := tx.AddMessage(&m)
 			if added != want || err != nil {
 				t.Errorf("time %d: added %v, %v", i, added, err)
 			}

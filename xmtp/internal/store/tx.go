@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/vfs"
@@ -40,10 +41,40 @@ func (db *DB) UpdateLazily(f func(*Tx) error) error {
 	return err
 }
 
+// UpdateBehind is UpdateLazily for who doesn't wait for that either: f runs soon, and before
+// anybody reads or changes anything else. Then is told the error by whoever has the
+// database at that time, and must not use it.
+func (db *DB) UpdateBehind(f func(*Tx) error, then func(error)) {
+	db.waiting.add(&change{f: f, then: then})
+	if db.behind.CompareAndSwap(false, true) {
+		time.AfterFunc(mostBehind, func() {
+			db.behind.Store(false)
+			db.mu.Lock()
+			defer db.mu.Unlock()
+			db.catchUp()
+		})
+	}
+}
+
+// mostBehind is how long [DB.UpdateBehind] waits for somebody with whom to share a commit.
+const mostBehind = 2 * time.Millisecond
+
+// catchUp runs what waits.
+func (db *DB) catchUp() {
+	for {
+		changes := db.waiting.take(maxShared)
+		if len(changes) == 0 {
+			return
+		}
+		db.share(changes)
+	}
+}
+
 // change is a function that waits for its turn.
 type change struct {
 	f      func(*Tx) error
-	done   bool // guarded by DB.mu
+	then   func(error) // may be nil
+	done   bool        // guarded by DB.mu
 	number uint64
 	err    error
 }
@@ -116,6 +147,9 @@ func (db *DB) share(changes []*change) {
 			c.err = err
 		}
 		c.number = number
+		if c.then != nil {
+			c.then(c.err)
+		}
 	}
 }
 
@@ -219,6 +253,7 @@ func (db *DB) SyncSoon() <-chan error {
 func (db *DB) View(f func(*Tx) error) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	db.catchUp()
 	if err := db.wake(); err != nil {
 		return err
 	}
