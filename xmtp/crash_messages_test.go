@@ -132,6 +132,33 @@ func TestCrashBetweenNodeAndDisk(t *testing.T) {
 	}
 }
 
+// What the node has of a program that is killed while it sends, on a system that goes on,
+// the program finds when it is started again, before it asks the node: else who looks what
+// was sent, and goes on from there, sends it twice.
+func TestKilledWhileSending(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.group(t)
+	there := inConversation(t, w.bob, id)
+	for n, cut := 1, true; cut; n++ {
+		check(t, w.say(t.Context(), w.alice.client, id)) // by which the next key is reserved
+		text, v := w.text(), must(w.alice.client.Conversation(id))(t)
+		w.fs.CutAt(n, nil)
+		_, err := v.SendText(t.Context(), text)
+		cut = w.fs.WasCut()
+		w.sent[text] = err == nil
+		w.alice.crash(crashtest.LoseNothing())
+		check(t, w.alice.open(t.Context(), t))
+		check(t, there.Sync(t.Context()))
+		known := slices.Contains(texts(t, must(w.alice.client.Conversation(id))(t)), text)
+		if !known && slices.Contains(texts(t, there), text) {
+			t.Errorf("killed at write %d: the node has a text that its sender doesn't know", n)
+		}
+	}
+	w.converge(t)
+	w.compare(t, id, w.alice.client, w.bob, w.carol)
+}
+
 // A program that is killed, on a system that goes on, loses nothing that it was told to
 // be stored, waited for or not.
 func TestCrashAfterSendingOptimistically(t *testing.T) {

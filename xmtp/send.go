@@ -196,9 +196,8 @@ var errNotNow = errors.New("not now")
 // has not succeeded then is left to settle. The error is errNotNow, and nothing was
 // done, if others are at it: they publish together.
 //
-// If its key was reserved, it is committed, and the disk waited for, while the message is on
-// its way. If the program or the power ends in between, that is as if it had never been
-// sent, or it is read again from the log.
+// If its key was reserved, the disk is waited for while the message is on its way. A power
+// cut in between is as if it had never been sent, or it is read again from the log.
 func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, intent int64, err error) {
 	if !g.tryAcquire() {
 		return m, 0, errNotNow
@@ -212,7 +211,6 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 	defer changes.clear()
 	var row store.Group
 	state := g.mls
-	var sent <-chan sentMessage
 	err = g.client.db.UpdateLazily(func(tx *store.Tx) error {
 		if row, err = g.sendable(tx); err != nil {
 			return err
@@ -238,37 +236,28 @@ func (g *group) sendAtOnce(ctx context.Context, d draft) (m store.Message, inten
 			return err
 		}
 		made.Row, err = tx.AddIntent(made)
-		err = errors.Join(err, g.client.allow(tx, g.id), changes.save(tx, g.id))
-		if err == nil && g.reserved(state) {
-			sent = g.sendSoon(ctx, row.Cursor, groupInput(&made, m.Push))
-		}
-		return err
+		return errors.Join(err, g.client.allow(tx, g.id), changes.save(tx, g.id))
 	})
 	var synced <-chan error
 	if err == nil {
 		synced = g.client.db.SyncSoon()
-		if sent == nil {
-			if err = <-synced; err == nil {
-				sent = g.sendSoon(ctx, row.Cursor, groupInput(&made, m.Push))
-			}
+		if !g.reserved(state) {
+			err = <-synced
 		}
 	}
 	if err != nil {
 		if len(changes.records) > 0 {
 			g.mls = nil // it has gone on without the database
 		}
-		if sent != nil {
-			m, err = g.findSent(ctx, m, (<-sent).err, err)
-		}
 		return m, 0, err
 	}
-	s := <-sent
-	settled := s.err == nil && g.settleSoon(state, row, made, s.page, &m)
+	page, err := g.send(ctx, row.Cursor, []*mlsapi.GroupMessageInput{groupInput(&made, m.Push)})
+	settled := err == nil && g.settleSoon(state, row, made, page, &m)
 	if !settled {
 		g.outcomes.expect(made.Row)
-		if s.err == nil {
+		if err == nil {
 			// What goes wrong now, or has before, settle meets again.
-			_ = g.receiveAfter(ctx, row, s.page, map[string]bool{string(made.Hash): true})
+			_ = g.receiveAfter(ctx, row, page, map[string]bool{string(made.Hash): true})
 		}
 	}
 	if err := <-synced; err != nil {
@@ -306,41 +295,6 @@ func (g *group) settleSoon(state *mls.Group, row store.Group, made store.Intent,
 	g.caughtUp, g.current = true, true
 	m.Delivery, m.Number, m.Sent, m.Expires = store.Published, own.Id, int64(own.CreatedNs), 0
 	return true
-}
-
-// sentMessage is what has come of one that was sent; see send.
-type sentMessage struct {
-	page *logPage
-	err  error
-}
-
-// sendSoon sends a message. What comes of it must be taken.
-func (g *group) sendSoon(ctx context.Context, cursor uint64, message *mlsapi.GroupMessageInput) <-chan sentMessage {
-	sent := make(chan sentMessage, 1)
-	go func() {
-		page, err := g.send(ctx, cursor, []*mlsapi.GroupMessageInput{message})
-		sent <- sentMessage{page, err}
-	}()
-	return sent
-}
-
-// findSent is for a message that was sent and could not be stored: if the node has it, it
-// can be read from the log, as after a power cut. If that doesn't help either, the error is
-// why it could not be stored.
-func (g *group) findSent(ctx context.Context, m store.Message, sent, reason error) (store.Message, error) {
-	if sent != nil || g.receive(ctx) != nil {
-		return m, reason
-	}
-	var stored store.Message
-	found := false
-	err := g.client.db.View(func(tx *store.Tx) (err error) {
-		stored, found, err = tx.MessageByID(m.Group, m.ID)
-		return err
-	})
-	if err != nil || !found {
-		return m, reason
-	}
-	return stored, nil
 }
 
 // settleMessage works until a message is published, and returns it as it is then. It is if
