@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,10 +22,10 @@ func TestBehind(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := Options{Path: path, Key: testKey()}
 				db := open(t, o)
-				told := 0
+				var told atomic.Int64
 				behind := func(i int, want error) {
 					db.UpdateBehind(insert(i), func(err error) {
-						if told++; (err != nil) != (want != nil) {
+						if told.Add(1); (err != nil) != (want != nil) {
 							t.Errorf("%d: %v", i, err)
 						}
 					})
@@ -59,12 +60,12 @@ func TestBehind(t *testing.T) {
 				there(2)
 
 				behind(3, nil)
-				if told != 4 {
-					t.Errorf("%d are told", told)
+				if n := told.Load(); n != 4 {
+					t.Errorf("%d are told", n)
 				}
 				time.Sleep(mostBehind)
 				synctest.Wait()
-				if told != 5 {
+				if told.Load() != 5 {
 					t.Error("it is not made by itself")
 				}
 
@@ -72,16 +73,16 @@ func TestBehind(t *testing.T) {
 				if err := db.Close(); err != nil {
 					t.Fatal(err)
 				}
-				if told != 6 {
+				if told.Load() != 6 {
 					t.Error("it is not made before the database is closed")
 				}
 				time.Sleep(mostBehind)
 				synctest.Wait()
-				closed := false
-				db.UpdateBehind(insert(5), func(err error) { closed = errors.Is(err, ErrClosed) })
+				var closed atomic.Bool
+				db.UpdateBehind(insert(5), func(err error) { closed.Store(errors.Is(err, ErrClosed)) })
 				time.Sleep(mostBehind)
 				synctest.Wait()
-				if !closed {
+				if !closed.Load() {
 					t.Error("a closed database takes it")
 				}
 				if path == "" {
