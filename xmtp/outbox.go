@@ -345,15 +345,17 @@ func (g *group) publishMessages(ctx context.Context, intents []store.Intent, cur
 	}
 	// The node refuses at least one of them: which?
 	for i := range intents {
-		if _, err := g.send(ctx, cursor, requests[i:i+1]); permanent(err) {
-			if err := g.refuse(intents[i:i+1], err); err != nil {
-				return nil, err
-			}
-		} else if err != nil {
+		sent, err := g.send(ctx, cursor, requests[i:i+1])
+		if permanent(err) {
+			err = g.refuse(intents[i:i+1], err)
+		} else {
+			page = sent
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
-	return nil, nil
+	return page, nil
 }
 
 // encrypt makes the payload of a message's intent. It must not leave before the
